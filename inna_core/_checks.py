@@ -1,0 +1,89 @@
+"""Validation shared by the algorithms: every refusal names the argument, its value and the allowed range."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+
+def checked_number(name: str, value: Any, *, positive: bool = False, below: float = math.inf) -> Any:
+    """Return a hyperparameter, Python numbers validated and made plain floats.
+
+    Args:
+        name: the argument's name, for the error message.
+        value: a real number, or a 0-d array (traced or on a device), whose value is left unread.
+        positive: whether zero is excluded.
+        below: exclusive upper bound.
+
+    Returns:
+        ``float(value)`` for a number (NumPy's float64 subclasses float but promotes float32 arrays, so it must not pass
+        through), the array itself otherwise.
+
+    Raises:
+        TypeError: if the value is neither a real number nor a 0-d array.
+        ValueError: if a number is outside the range.
+    """
+    lowest = "> 0" if positive else ">= 0"
+    expected = f"a finite number {lowest}" if below == math.inf else f"a number {lowest} and < {below:g}"
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+        if not (0.0 < number if positive else 0.0 <= number) or not number < below:
+            raise ValueError(f"Invalid {name}: {value!r} (expected {expected})")
+        return number
+    if getattr(value, "shape", None) == () and is_real_floating(value):
+        return value
+    raise TypeError(f"Invalid {name}: {value!r} (expected {expected}, or a 0-d floating-point array)")
+
+
+def is_real_floating(array: Any) -> bool:
+    # By name, because bfloat16 lies outside the standard's `isdtype` and TensorFlow has no array namespace at all.
+    return "float" in str(array.dtype)
+
+
+def check_parameter(theta: Any) -> None:
+    """Refuse a parameter that is not a real floating-point array."""
+    if not hasattr(theta, "dtype") or not hasattr(theta, "shape"):
+        raise TypeError(f"Invalid theta: {theta!r} (expected an array of a real floating-point dtype)")
+    if not is_real_floating(theta):
+        raise TypeError(f"Invalid theta: dtype {theta.dtype} (expected a real floating-point dtype)")
+
+
+def check_like(name: str, array: Any, theta: Any) -> None:
+    """Refuse an array whose shape or dtype differs from the parameter's."""
+    if not hasattr(array, "dtype") or not hasattr(array, "shape"):
+        raise TypeError(f"Invalid {name}: {array!r} (expected an array like theta)")
+    if array.shape != theta.shape:
+        raise ValueError(f"Invalid {name}: shape {tuple(array.shape)} (expected theta's, {tuple(theta.shape)})")
+    if array.dtype != theta.dtype:
+        raise TypeError(f"Invalid {name}: dtype {array.dtype} (expected theta's, {theta.dtype})")
+
+
+def check_update(state_type: type, grad: Any, state: Any, theta: Any, hyperparameters: dict[str, Any]) -> None:
+    """Refuse arguments of an update that do not belong together.
+
+    Args:
+        state_type: the algorithm's state NamedTuple. Its fields named ``step`` may be of any dtype and shape.
+        grad: gradient.
+        state: state of the previous step.
+        theta: parameter.
+        hyperparameters: by name, already passed through `checked_number`.
+    """
+    check_parameter(theta)
+    check_like("grad", grad, theta)
+    if not isinstance(state, state_type):
+        raise TypeError(f"Invalid state: {type(state).__name__} (expected {state_type.__name__}, as `init` returns it)")
+    fields: Sequence[str] = state_type._fields  # type: ignore[attr-defined]
+    for field in fields:
+        if field != "step":
+            check_like(f"state.{field}", getattr(state, field), theta)
+    for name, value in hyperparameters.items():
+        if hasattr(value, "dtype") and value.dtype != theta.dtype:
+            raise TypeError(
+                f"Invalid {name}: a 0-d array of dtype {value.dtype} (expected a Python float or theta's {theta.dtype})"
+            )
+
+
+def as_array(x: Any) -> Any:
+    # NumPy turns the result of 0-d arithmetic into a scalar; a full index makes it an array again, and is the one
+    # spelling that every host accepts. Other shapes never need it.
+    return x[...] if x.shape == () else x

@@ -1,0 +1,36 @@
+"""What every algorithm of this package looks like to the hosts."""
+
+from typing import Any, ClassVar, Protocol, TypeVar
+
+Array = Any
+"""An array of any framework: NumPy, CuPy, torch, JAX, array-api-strict, or a tensor passed with its own namespace."""
+
+Scalar = Any
+"""A Python float, or a 0-d array in the dtype of the parameters."""
+
+Namespace = Any
+"""An array namespace, such as the one that ``array_api_compat.array_namespace`` returns."""
+
+State = TypeVar("State", bound=tuple)
+
+
+class Algorithm(Protocol[State]):
+    """An optimization algorithm: a frozen dataclass of hyperparameters with two pure methods.
+
+    The hosts know nothing else of an algorithm. The fields of its state become torch's ``state_dict`` keys, Keras'
+    variable names and the fields of the optax state.
+    """
+
+    state_type: ClassVar[type]
+    default_lr: ClassVar[float]
+    default_weight_decay: ClassVar[float]
+
+    def init(self, theta: Array, xp: Namespace | None = None) -> State:
+        """Return the state before the first step for a parameter of any shape."""
+        ...
+
+    def update(
+        self, grad: Array, state: State, theta: Array, lr: Scalar, xp: Namespace | None = None
+    ) -> tuple[Array, State]:
+        """Return the increment of the parameter and the next state."""
+        ...
