@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+from array_api_compat import array_namespace
+
 
 def checked_number(name: str, value: Any, *, positive: bool = False, below: float = math.inf) -> Any:
     """Return a hyperparameter, Python numbers validated and made plain floats.
@@ -30,9 +32,9 @@ def checked_number(name: str, value: Any, *, positive: bool = False, below: floa
         if not (0.0 < number if positive else 0.0 <= number) or not number < below:
             raise ValueError(f"Invalid {name}: {value!r} (expected {expected})")
         return number
-    if getattr(value, "shape", None) == () and is_real_floating(value):
+    if getattr(value, "shape", None) == () and hasattr(value, "dtype"):
         return value
-    raise TypeError(f"Invalid {name}: {value!r} (expected {expected}, or a 0-d floating-point array)")
+    raise TypeError(f"Invalid {name}: {value!r} (expected {expected}, or a 0-d array)")
 
 
 def is_real_floating(array: Any) -> bool:
@@ -58,10 +60,13 @@ def check_like(name: str, array: Any, theta: Any) -> None:
         raise TypeError(f"Invalid {name}: dtype {array.dtype} (expected theta's, {theta.dtype})")
 
 
-def check_update(state_type: type, grad: Any, state: Any, theta: Any, hyperparameters: dict[str, Any]) -> None:
+def check_update(
+    xp: Any, state_type: type, grad: Any, state: Any, theta: Any, hyperparameters: dict[str, Any]
+) -> None:
     """Refuse arguments of an update that do not belong together.
 
     Args:
+        xp: namespace that the caller gave, or None to refuse a mixture of frameworks.
         state_type: the algorithm's state NamedTuple. Its fields named ``step`` may be of any dtype and shape.
         grad: gradient.
         state: state of the previous step.
@@ -69,6 +74,8 @@ def check_update(state_type: type, grad: Any, state: Any, theta: Any, hyperparam
         hyperparameters: by name, already passed through `checked_number`.
     """
     check_parameter(theta)
+    if xp is None and hasattr(grad, "dtype"):
+        array_namespace(theta, grad)
     check_like("grad", grad, theta)
     if not isinstance(state, state_type):
         raise TypeError(f"Invalid state: {type(state).__name__} (expected {state_type.__name__}, as `init` returns it)")

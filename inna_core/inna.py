@@ -120,9 +120,7 @@ class INNA:
             TypeError: if a dtype or a namespace differs from theta's, or theta is not real floating point.
         """
         gamma, alpha, beta = checked_number("lr", lr), self.alpha, self.beta
-        check_update(INNAState, grad, state, theta, {"lr": gamma, "alpha": alpha, "beta": beta})
-        if xp is None:
-            array_namespace(theta, grad, *state)  # refuses a mixture of frameworks
+        check_update(xp, INNAState, grad, state, theta, {"lr": gamma, "alpha": alpha, "beta": beta})
 
         g, v = grad, state.velocity
         delta = gamma * (v - beta * g)

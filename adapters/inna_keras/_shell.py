@@ -44,6 +44,24 @@ class Elementwise(keras.optimizers.Optimizer):
         names = self.algorithm.state_type._fields  # type: ignore[attr-defined]
         self._slots = {name: self.add_optimizer_variables(variables, name) for name in names if name != "step"}
 
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Update the variables; gradients that do not fit are refused before anything changes.
+
+        Args:
+            grads: one gradient a variable, or None where there is none.
+            trainable_variables: the variables; by default those the optimizer was built with.
+
+        Raises:
+            TypeError: if a gradient is not real floating point.
+            ValueError: if a gradient's shape is not its variable's, or as Keras raises.
+        """
+        grads = list(grads)
+        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        for gradient, variable in zip(grads, variables, strict=False):  # Keras itself refuses lists of unequal length
+            if gradient is not None:
+                check_gradient(gradient, variable)
+        super().apply(grads, variables if trainable_variables is not None else None)
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its state.
 
@@ -70,3 +88,16 @@ class Elementwise(keras.optimizers.Optimizer):
         """Return the arguments that make an optimizer like this one."""
         own = {field.name: getattr(self.algorithm, field.name) for field in fields(self.algorithm)}  # type: ignore[arg-type]
         return {**super().get_config(), **own}
+
+
+def check_gradient(gradient: Any, variable: Any) -> None:
+    if not is_real_floating(gradient):
+        raise TypeError(
+            f"Invalid grads: dtype {gradient.dtype} for {variable.name} (expected a real floating-point dtype)"
+        )
+    # TensorFlow may not know a shape, or a part of it, while it traces
+    if getattr(gradient.shape, "rank", 0) is None:
+        return
+    shape, expected = tuple(gradient.shape), tuple(variable.shape)
+    if len(shape) != len(expected) or any(n not in (None, m) for n, m in zip(shape, expected, strict=True)):
+        raise ValueError(f"Invalid grads: shape {shape} for {variable.name} (expected {expected})")

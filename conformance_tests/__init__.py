@@ -1,0 +1,1 @@
+"""Shows that every host follows the trajectory of the papers."""

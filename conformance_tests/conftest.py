@@ -1,0 +1,77 @@
+"""Fixtures: a host of the matrix, the processes that hosts live in, and the rule that a required host must be there."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from conformance_tests.hosts import HOSTS, Host
+from conformance_tests.hosts.run import Run
+from conformance_tests.worker import Worker, open_here
+
+# Before any test imports JAX: the suite compares float64 trajectories.
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="fail, rather than skip, where this package (an import name) is missing; repeatable",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    import importlib.util
+
+    absent = [name for name in config.getoption("--require") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise pytest.UsageError(f"--require: not installed: {', '.join(absent)}")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    missing = {host.name: host.missing() for host in HOSTS}
+    present = [name for name, why in missing.items() if why is None]
+    return [f"hosts: {', '.join(present)}", *(f"no {name}: {why}" for name, why in missing.items() if why)]
+
+
+def skip_if_missing(host: Host) -> None:
+    if why := host.missing():
+        pytest.skip(f"{host.name}: {why}")
+
+
+@pytest.fixture(params=HOSTS, ids=lambda host: host.name)
+def host(request: pytest.FixtureRequest) -> Host:
+    """A host that is present here."""
+    skip_if_missing(request.param)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def workers() -> Iterator[Callable[[dict[str, str]], Worker]]:
+    """Processes by environment, started when first asked for."""
+    started: dict[tuple[Any, ...], Worker] = {}
+
+    def get(env: dict[str, str]) -> Worker:
+        key = tuple(sorted(env.items()))
+        if key not in started:
+            started[key] = Worker(env)
+        return started[key]
+
+    yield get
+    for worker in started.values():
+        worker.close()
+
+
+@pytest.fixture
+def open_run(workers: Callable[[dict[str, str]], Worker]) -> Callable[..., Run]:
+    """Open a run of a host, in its own process where it has one."""
+
+    def open_run(host: Host, setup: Any, params: Any) -> Run:
+        return workers(host.env).open(host, setup, params) if host.env else open_here(host, setup, params)
+
+    return open_run

@@ -1,0 +1,177 @@
+"""What every host promises besides the numbers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.cases import DEFAULTS, Case, Refusal, REFUSALS, Setup, random_arrays
+from conformance_tests.conftest import skip_if_missing
+from conformance_tests.hosts import HOSTS, Host
+from conformance_tests.hosts.run import Snapshot
+
+ROWS = [
+    pytest.param(host, case, id=f"{host.name}-{case.algorithm}")
+    for host in HOSTS
+    for case in DEFAULTS
+]
+
+
+def identical(a: Snapshot, b: Snapshot) -> bool:
+    pairs = zip([*a.params, *sum(a.state.values(), [])], [*b.params, *sum(b.state.values(), [])], strict=True)
+    return a.state.keys() == b.state.keys() and all(np.array_equal(x, y) for x, y in pairs)
+
+
+def wide(host: Host, case: Case, **options: Any) -> Setup:
+    return case.setup(host.dtypes[0], **options)
+
+
+def zeros() -> list[np.ndarray]:
+    return [0 * p for p in random_arrays(0)]
+
+
+@pytest.mark.parametrize(("host", "case"), ROWS)
+def test_zero_gradients_from_rest_are_an_exact_no_op(host: Host, case: Case, open_run: Any) -> None:
+    skip_if_missing(host)
+    start = random_arrays(0, dtype=host.dtypes[0])
+    run = open_run(host, wide(host, case, **NO_DECAY.get(host.module, {})), start)
+    for _ in range(20):
+        run.step(zeros())
+    assert identical(run.read(), Snapshot(start, {name: zeros() for name in run.read().state}))
+
+
+NO_DECAY: dict[str, dict[str, Any]] = {
+    "torch_optimizer": {"weight_decay": 0.0},
+    "optax_transform": {"weight_decay": 0.0},
+    "keras_optimizer": {"weight_decay": None},
+}
+"""The option that switches weight decay off, by host module; the core has none."""
+
+
+@pytest.mark.parametrize(("host", "case"), ROWS)
+def test_gradients_are_not_mutated(host: Host, case: Case, open_run: Any) -> None:
+    skip_if_missing(host)
+    grads = random_arrays(1, dtype=host.dtypes[0])
+    run = open_run(host, wide(host, case), random_arrays(0, dtype=host.dtypes[0]))
+    for _ in range(3):
+        after = run.step(grads)
+        assert all(np.array_equal(x, y) for x, y in zip(after, grads, strict=True))
+
+
+@pytest.mark.parametrize(("host", "case"), [row for row in ROWS if row.values[0].pure])
+def test_parameters_and_state_are_not_mutated(host: Host, case: Case, open_run: Any) -> None:
+    skip_if_missing(host)
+    run = open_run(host, wide(host, case), random_arrays(0, dtype=host.dtypes[0]))
+    for k in range(3):
+        before = run.read()
+        run.step(random_arrays(k, dtype=host.dtypes[0]))
+        assert identical(run.previous(), before)
+        assert not identical(run.read(), before)
+
+
+@pytest.mark.parametrize(
+    ("host", "case", "dtype"),
+    [pytest.param(*row.values, dtype, id=f"{row.id}-{dtype}") for row in ROWS for dtype in row.values[0].dtypes],
+)
+def test_dtype_shape_device_and_namespace_are_kept(host: Host, case: Case, dtype: str, open_run: Any) -> None:
+    skip_if_missing(host)
+    run = open_run(host, case.setup(dtype), random_arrays(0, dtype=dtype))
+    run.step(random_arrays(1, dtype=dtype))
+    first = run.facts()
+    run.step(random_arrays(2, dtype=dtype))
+    assert run.facts() == first
+    assert [fact.shape for fact in first["params"]] == [p.shape for p in random_arrays(0)]
+    assert {fact.dtype for fact in first["params"]} == {dtype}
+    for name, facts in first.items():
+        assert {fact.dtype for fact in facts} == {dtype if name == "params" else host.state_dtypes.get(dtype, dtype)}
+        assert [(f.shape, f.device, f.namespace) for f in facts] == [
+            (f.shape, f.device, f.namespace) for f in first["params"]
+        ]
+
+
+@pytest.mark.parametrize(("host", "case"), ROWS)
+def test_save_and_resume_continues_bitwise(host: Host, case: Case, open_run: Any, tmp_path: Any) -> None:
+    skip_if_missing(host)
+    dtype, path = host.dtypes[0], str(tmp_path / "saved")
+    run = open_run(host, wide(host, case), random_arrays(0, dtype=dtype))
+    for k in range(10):
+        if k == 5:
+            run.save(path)
+            halfway = run.read()
+        run.step(random_arrays(k + 1, dtype=dtype))
+    resumed = open_run(host, wide(host, case), random_arrays(99, dtype=dtype))
+    resumed.load(path)
+    assert identical(resumed.read(), halfway)
+    for k in range(5, 10):
+        resumed.step(random_arrays(k + 1, dtype=dtype))
+    assert identical(resumed.read(), run.read())
+
+
+REFUSED = [
+    pytest.param(host, case, refusal, id=f"{host.name}-{case.algorithm}-{refusal.id}")
+    for host in HOSTS
+    for case in DEFAULTS
+    for refusal in REFUSALS[case.algorithm]
+    if refusal.argument != "lr" or host.reads_lr != "never"
+]
+
+
+@pytest.mark.parametrize(("host", "case", "refusal"), REFUSED)
+def test_invalid_hyperparameters_are_refused_by_name(host: Host, case: Case, refusal: Refusal, open_run: Any) -> None:
+    skip_if_missing(host)
+    dtype = host.dtypes[0]
+    good = {**case.hyper, "lr": case.lrs[0]}
+    bad = {**good, refusal.argument: refusal.value}
+    setup = Setup(case.algorithm, {k: v for k, v in bad.items() if k != "lr"}, (bad["lr"],), dtype)
+    name = host.lr_name if refusal.argument == "lr" else refusal.argument
+    with pytest.raises(refusal.error) as caught:
+        # the core takes lr with the step, the other hosts with the optimizer
+        open_run(host, setup, random_arrays(0, dtype=dtype)).step(random_arrays(1, dtype=dtype))
+    assert f"Invalid {name}: {refusal.value!r} (expected " in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -1.0])
+@pytest.mark.parametrize(("host", "case"), [row for row in ROWS if row.values[0].reads_lr == "each step"])
+def test_a_learning_rate_that_turns_bad_changes_nothing(host: Host, case: Case, bad: float, open_run: Any) -> None:
+    skip_if_missing(host)
+    dtype = host.dtypes[0]
+    run = open_run(host, Setup(case.algorithm, case.hyper, (case.lrs[0], bad), dtype), random_arrays(0, dtype=dtype))
+    run.step(random_arrays(1, dtype=dtype))
+    before = run.read()
+    with pytest.raises(ValueError, match="Invalid lr"):
+        run.step(random_arrays(2, dtype=dtype))
+    assert identical(run.read(), before)
+
+
+def longer(grads: list[np.ndarray]) -> list[np.ndarray]:
+    return [*grads[:-1], np.ones((2, 5))]
+
+
+BAD_GRADIENTS = {
+    "shape of the last one": (longer, None),
+    "integer dtype": (lambda grads: grads, "int32"),
+    "complex dtype": (lambda grads: grads, "complex64"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_GRADIENTS)
+@pytest.mark.parametrize(("host", "case"), ROWS)
+def test_a_bad_gradient_changes_nothing(host: Host, case: Case, bad: str, open_run: Any) -> None:
+    skip_if_missing(host)
+    spoil, gradient_dtype = BAD_GRADIENTS[bad]
+    dtype = host.dtypes[0]
+    run = open_run(host, wide(host, case), random_arrays(0, dtype=dtype))
+    run.step(random_arrays(1, dtype=dtype))
+    before = run.read()
+    with pytest.raises((TypeError, ValueError, RuntimeError)) as caught:
+        run.step(spoil(random_arrays(2, dtype=dtype)), gradient_dtype)
+    assert "grad" in str(caught.value)
+    assert identical(run.read(), before)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "complex64"])
+@pytest.mark.parametrize(("host", "case"), ROWS)
+def test_parameters_must_be_real_floating_point(host: Host, case: Case, dtype: str, open_run: Any) -> None:
+    skip_if_missing(host)
+    with pytest.raises(TypeError, match=rf"{dtype}.*expected a real floating-point dtype"):
+        open_run(host, case.setup(dtype), [np.ones(3)])
