@@ -5,16 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance_tests.cases import DEFAULTS, Case, Refusal, REFUSALS, Setup, random_arrays
+from conformance_tests.cases import DEFAULTS, REFUSALS, Case, Refusal, Setup, random_arrays
 from conformance_tests.conftest import skip_if_missing
 from conformance_tests.hosts import HOSTS, Host
 from conformance_tests.hosts.run import Snapshot
 
-ROWS = [
-    pytest.param(host, case, id=f"{host.name}-{case.algorithm}")
-    for host in HOSTS
-    for case in DEFAULTS
-]
+ROWS = [pytest.param(host, case, id=f"{host.name}-{case.algorithm}") for host in HOSTS for case in DEFAULTS]
 
 
 def identical(a: Snapshot, b: Snapshot) -> bool:

@@ -55,7 +55,8 @@ def spectral_radius(gamma: float, alpha: float, beta: float, h: float) -> float:
 
 
 @pytest.mark.parametrize(
-    ("alpha", "beta", "h"), list(itertools.product((0.0, 0.1, 0.5, 3.0, 20.0), (0.01, 0.1, 1.0, 5.0), (0.01, 1.0, 300.0)))
+    ("alpha", "beta", "h"),
+    list(itertools.product((0.0, 0.1, 0.5, 3.0, 20.0), (0.01, 0.1, 1.0, 5.0), (0.01, 1.0, 300.0))),
 )
 def test_largest_stable_lr_is_where_an_eigenvalue_leaves_the_unit_disc(alpha: float, beta: float, h: float) -> None:
     limit = dynamics.largest_stable_lr(h, alpha=alpha, beta=beta)

@@ -52,7 +52,9 @@ def check_close(got: np.ndarray, want: Any, scale: float, dtype: str) -> None:
 
 
 def test_representable_rounds_as_the_dtype_does() -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes, which checks our bfloat16 rounding, is not installed")
+    ml_dtypes = pytest.importorskip(
+        "ml_dtypes", reason="ml_dtypes, which checks our bfloat16 rounding, is not installed"
+    )
     x = random_arrays(0, ((1000,),))[0]
     for dtype in EPS:
         native = x.astype(getattr(ml_dtypes, dtype, dtype)).astype(np.float64)

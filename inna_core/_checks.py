@@ -29,7 +29,7 @@ def checked_number(name: str, value: Any, *, positive: bool = False, below: floa
     expected = f"a finite number {lowest}" if below == math.inf else f"a number {lowest} and < {below:g}"
     if isinstance(value, Real) and not isinstance(value, bool):
         number = float(value)
-        if not (0.0 < number if positive else 0.0 <= number) or not number < below:
+        if not (number > 0.0 if positive else number >= 0.0) or not number < below:
             raise ValueError(f"Invalid {name}: {value!r} (expected {expected})")
         return number
     if getattr(value, "shape", None) == () and hasattr(value, "dtype"):
@@ -60,9 +60,7 @@ def check_like(name: str, array: Any, theta: Any) -> None:
         raise TypeError(f"Invalid {name}: dtype {array.dtype} (expected theta's, {theta.dtype})")
 
 
-def check_update(
-    xp: Any, state_type: type, grad: Any, state: Any, theta: Any, hyperparameters: dict[str, Any]
-) -> None:
+def check_update(xp: Any, state_type: type, grad: Any, state: Any, theta: Any, hyperparameters: dict[str, Any]) -> None:
     """Refuse arguments of an update that do not belong together.
 
     Args:

@@ -63,9 +63,7 @@ def elementwise(
         for g, theta, leaf_state, decay in zip(grads, thetas, states, decayed, strict=True):
             dtype = _wide(theta).dtype
             own = algorithm.state_type(**dict(zip(slots, leaf_state, strict=True)))
-            delta, own = _cast(algorithm, dtype).update(
-                _wide(g), own, _wide(theta), _in_dtype(lr, dtype), xp=jnp
-            )
+            delta, own = _cast(algorithm, dtype).update(_wide(g), own, _wide(theta), _in_dtype(lr, dtype), xp=jnp)
             if decays:
                 factor = _in_dtype(lr, dtype) * _in_dtype(weight_decay, dtype)
                 delta = jnp.where(decay, delta - factor * _wide(theta), delta)

@@ -85,13 +85,17 @@ class OptaxRun:
         step = jnp.asarray(k, jnp.int32)
         fields = {
             name: [
-                self._make(value, str(old.dtype)) for value, old in zip(values, getattr(self._inner(self.state), name), strict=True)
+                self._make(value, str(old.dtype))
+                for value, old in zip(values, getattr(self._inner(self.state), name), strict=True)
             ]
             for name, values in snapshot.state.items()
         }
         inner = self._inner(self.state)._replace(step=step, **fields)
-        # inject_hyperparams and the schedules in it count on their own
-        self.state = optax.tree.set(self.state._replace(inner_state=inner), count=step) if self.inject else inner
+        if self.inject:
+            # inject_hyperparams counts on its own, and so does each schedule in it
+            counts = jax.tree.map(lambda _: step, self.state.hyperparams_states)
+            inner = self.state._replace(count=step, hyperparams_states=counts, inner_state=inner)
+        self.state = inner
 
     def save(self, path: str) -> None:
         with open(path, "wb") as file:

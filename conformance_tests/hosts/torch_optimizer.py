@@ -11,9 +11,7 @@ from conformance_tests.cases import Setup
 from conformance_tests.hosts.run import Fact, Snapshot, as_float64
 
 
-def open_run(
-    setup: Setup, params: list[np.ndarray], *, device: str = "cpu", **options: Any
-) -> "TorchRun":
+def open_run(setup: Setup, params: list[np.ndarray], *, device: str = "cpu", **options: Any) -> "TorchRun":
     return TorchRun(setup, params, device, options)
 
 
