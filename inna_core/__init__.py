@@ -1,11 +1,23 @@
 """Inertial-Newton optimizers, written once against the Python array API.
 
-The algorithms (`INNA`) run on NumPy, CuPy, torch, JAX and array-api-strict arrays. `inna_torch`, `inna_optax` and
+The algorithms (`INNA`, `INNAprop`) run on NumPy, CuPy, torch, JAX and array-api-strict arrays. `inna_torch`, `inna_optax` and
 `inna_keras` make the same functions native optimizers of those hosts.
 """
 
-from inna_core import checkpoint, dynamics, schedules
+from inna_core import checkpoint, compensation, decay, dynamics, schedules
 from inna_core.algorithm import Algorithm
 from inna_core.inna import INNA, INNAState
+from inna_core.innaprop import INNAprop, INNApropState
 
-__all__ = ["INNA", "Algorithm", "INNAState", "checkpoint", "dynamics", "schedules"]
+__all__ = [
+    "INNA",
+    "Algorithm",
+    "INNAState",
+    "INNAprop",
+    "INNApropState",
+    "checkpoint",
+    "compensation",
+    "decay",
+    "dynamics",
+    "schedules",
+]

@@ -42,6 +42,11 @@ def is_real_floating(array: Any) -> bool:
     return "float" in str(array.dtype)
 
 
+def is_narrow(array: Any) -> bool:
+    """Return whether the dtype is float16 or bfloat16, which hold too few digits for sums over many steps."""
+    return str(array.dtype).rstrip("'>").endswith("float16")
+
+
 def check_parameter(theta: Any) -> None:
     """Refuse a parameter that is not a real floating-point array."""
     if not hasattr(theta, "dtype") or not hasattr(theta, "shape"):
