@@ -30,16 +30,17 @@ def draw(trajectories: Sequence[Trajectory], reference: Trajectory, path: Path) 
     count = len(trajectories)
     for i, trajectory in enumerate(trajectories):
         colour = colours[i % len(colours)]
+        # Curves that lie on each other: each next one is thinner, so that those below stay visible at its sides.
+        below = count - 1 - i
         epochs = np.arange(1, len(trajectory.losses) + 1)
-        # Identical curves: each next one is thinner, so that those below stay visible at its sides.
-        left.plot(epochs, trajectory.losses, color=colour, linewidth=2 + 2.2 * (count - 1 - i), label=trajectory.host)
+        left.plot(epochs, trajectory.losses, color=colour, linewidth=1.5 + 2 * below, label=trajectory.host)
         if trajectory is not reference:
             shown = np.maximum(deviations(trajectory, reference), FLOOR)
-            right.plot(trajectory.steps, shown, color=colour, linewidth=1.6, label=trajectory.host)
+            right.plot(trajectory.steps, shown, color=colour, linewidth=1.2 + 0.5 * below, label=trajectory.host)
 
     left.set(xlabel="epoch", ylabel="mean training loss of the epoch", yscale="log", title="Training loss")
-    left.legend(title="host (curves lie on each other)")
-    right.axhline(DEVIATION, color="black", linestyle="--", linewidth=1.4, label=f"bound {DEVIATION:.0e}")
+    left.legend(title="hosts, from below to the top", handlelength=3, labelspacing=0.8)
+    right.axhline(DEVIATION, color="black", linestyle="--", linewidth=1.4, label=f"bound: {DEVIATION:.0e}")
     right.set(
         xlabel="step",
         ylabel=r"max $|\theta - \theta_{\mathrm{NumPy}}|$ / max $|\theta_{\mathrm{NumPy}}|$",
@@ -47,7 +48,7 @@ def draw(trajectories: Sequence[Trajectory], reference: Trajectory, path: Path) 
         title=f"Deviation from {reference.host}, float64",
         ylim=(FLOOR, None),
     )
-    right.legend(loc="center right")
+    right.legend(loc="center right", handlelength=3)
     for axes in (left, right):
         axes.grid(visible=True, which="major", alpha=0.3)
     figure.suptitle("INNA on scikit-learn's digits: same initial weights, same batches, each host's own gradients")
