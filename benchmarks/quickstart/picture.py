@@ -26,10 +26,10 @@ def draw(trajectories: Sequence[Trajectory], reference: Trajectory, path: Path) 
         path: PNG file to write.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2), dpi=120, layout="constrained")
-    colours = plt.get_cmap("tab10").colors
+    colours = plt.get_cmap("tab10")
     count = len(trajectories)
     for i, trajectory in enumerate(trajectories):
-        colour = colours[i % len(colours)]
+        colour = colours(i % colours.N)
         # Curves that lie on each other: each next one is thinner, so that those below stay visible at its sides.
         below = count - 1 - i
         epochs = np.arange(1, len(trajectory.losses) + 1)

@@ -38,7 +38,8 @@ class CrossEntropy(keras.losses.Loss):
         self._batch = batch
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        return keras.ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True) / self._batch
+        losses: Any = keras.ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+        return losses / self._batch
 
 
 class Record(keras.callbacks.Callback):
@@ -50,7 +51,7 @@ class Record(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # `self.model`, not a model kept elsewhere: reading it is what makes Keras on JAX bring the weights up to date
-        self._recorder.step(lambda: self.model.get_weights())
+        self._recorder.step(lambda: self.model.get_weights())  # type: ignore[union-attr]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._recorder.epoch((logs or {})["loss"])
@@ -83,9 +84,9 @@ def train(option: str, problem: Problem, recorder: Recorder) -> Trained:
             initial_epoch=number,
             epochs=number + 1,
             shuffle=False,
-            verbose=0,
+            verbose=0,  # type: ignore[arg-type]  (Keras annotates its default, "auto", alone)
             callbacks=[callback],
         )
     # TensorFlow's names are a path: /job:localhost/replica:0/task:0/device:CPU:0
     device = str(model.weights[0].value.device).rpartition("device:")[2].lower()
-    return Trained(device, model.predict(problem.x_test, verbose=0))
+    return Trained(device, model.predict(problem.x_test, verbose=0))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from benchmarks.quickstart.recording import Recorder, Trained
 from inna_core.schedules import PowerDecay
 from inna_optax import inna
 
-NAMES = ("w1", "b1", "w2", "b2")
+NAMES: tuple[str, ...] = ("w1", "b1", "w2", "b2")
 Params = dict[str, jax.Array]
 
 
@@ -44,7 +44,7 @@ def train(option: str, problem: Problem, recorder: Recorder) -> Trained:
     state = optimizer.init(params)
 
     @jax.jit
-    def step(params: Params, state: Any, batch: jax.Array) -> tuple[Params, Any, jax.Array]:
+    def step(params: Params, state: Any, batch: jax.Array) -> tuple[Any, Any, jax.Array]:
         loss, gradient = jax.value_and_grad(loss_of)(params, x[batch], y[batch])
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, loss
