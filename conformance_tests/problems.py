@@ -1,4 +1,4 @@
-"""Problems for free-running trajectories: gradients by hand, in plain operators, evaluated at the host's own iterate."""
+"""Problems for free-running trajectories: gradients by hand, in plain operators, at the host's own iterate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -14,12 +14,14 @@ ROWS = [pytest.param(host, case, id=f"{host.name}-{case.algorithm}") for host in
 
 
 def identical(a: Snapshot, b: Snapshot) -> bool:
-    pairs = zip([*a.params, *sum(a.state.values(), [])], [*b.params, *sum(b.state.values(), [])], strict=True)
-    return a.state.keys() == b.state.keys() and all(np.array_equal(x, y) for x, y in pairs)
+    fields_a, fields_b = {"params": a.params, **a.state}, {"params": b.params, **b.state}
+    return fields_a.keys() == fields_b.keys() and all(
+        np.array_equal(x, y) for name in fields_a for x, y in zip(fields_a[name], fields_b[name], strict=True)
+    )
 
 
-def wide(host: Host, case: Case, **options: Any) -> Setup:
-    return case.setup(host.dtypes[0], **options)
+def wide(host: Host, case: Case) -> Setup:
+    return case.setup(host.dtypes[0])
 
 
 def zeros() -> list[np.ndarray]:
@@ -30,18 +32,10 @@ def zeros() -> list[np.ndarray]:
 def test_zero_gradients_from_rest_are_an_exact_no_op(host: Host, case: Case, open_run: Any) -> None:
     skip_if_missing(host)
     start = random_arrays(0, dtype=host.dtypes[0])
-    run = open_run(host, wide(host, case, **NO_DECAY.get(host.module, {})), start)
+    run = open_run(host, wide(host, case), start)
     for _ in range(20):
         run.step(zeros())
     assert identical(run.read(), Snapshot(start, {name: zeros() for name in run.read().state}))
-
-
-NO_DECAY: dict[str, dict[str, Any]] = {
-    "torch_optimizer": {"weight_decay": 0.0},
-    "optax_transform": {"weight_decay": 0.0},
-    "keras_optimizer": {"weight_decay": None},
-}
-"""The option that switches weight decay off, by host module; the core has none."""
 
 
 @pytest.mark.parametrize(("host", "case"), ROWS)
@@ -79,7 +73,8 @@ def test_dtype_shape_device_and_namespace_are_kept(host: Host, case: Case, dtype
     assert [fact.shape for fact in first["params"]] == [p.shape for p in random_arrays(0)]
     assert {fact.dtype for fact in first["params"]} == {dtype}
     for name, facts in first.items():
-        assert {fact.dtype for fact in facts} == {dtype if name == "params" else host.state_dtypes.get(dtype, dtype)}
+        like_the_parameter = name in ("params", "compensation")
+        assert {fact.dtype for fact in facts} == {dtype if like_the_parameter else host.state_dtypes.get(dtype, dtype)}
         assert [(f.shape, f.device, f.namespace) for f in facts] == [
             (f.shape, f.device, f.namespace) for f in first["params"]
         ]

@@ -148,10 +148,10 @@ def train(option, problem, recorder):
     raise ArithmeticError("the matrix is haunted")
 """,
     "elsewhere": """
-from benchmarks.quickstart.recording import Unavailable
+from benchmarks.quickstart.recording import UnavailableError
 
 def train(option, problem, recorder):
-    raise Unavailable("no such device")
+    raise UnavailableError("no such device")
 """,
 }
 

@@ -1,7 +1,7 @@
 """Inertial-Newton optimizers, written once against the Python array API.
 
-The algorithms (`INNA`, `INNAprop`) run on NumPy, CuPy, torch, JAX and array-api-strict arrays. `inna_torch`, `inna_optax` and
-`inna_keras` make the same functions native optimizers of those hosts.
+The algorithms (`INNA`, `INNAprop`) run on NumPy, CuPy, torch, JAX and array-api-strict arrays. `inna_torch`,
+`inna_optax` and `inna_keras` make the same functions native optimizers of those hosts.
 """
 
 from inna_core import checkpoint, compensation, decay, dynamics, schedules

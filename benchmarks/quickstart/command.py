@@ -17,8 +17,8 @@ from rich.table import Table
 from benchmarks.quickstart import picture
 from benchmarks.quickstart.bounds import deviations, violations
 from benchmarks.quickstart.problem import EPOCHS, Problem, digits
-from benchmarks.quickstart.processes import Crashed, Trajectory, run
-from benchmarks.quickstart.recording import EVERY, Unavailable
+from benchmarks.quickstart.processes import CrashError, Trajectory, run
+from benchmarks.quickstart.recording import EVERY, UnavailableError
 from benchmarks.quickstart.rows import HOSTS, REFERENCE, Host
 
 MOST_EPOCHS = 1000
@@ -132,9 +132,9 @@ def train(hosts: Sequence[Host], problem: Problem, console: Console) -> Results:
             try:
                 trajectory = run(host, problem, lambda step, done=done: progress.update(bar, completed=done + step))
                 results.trajectories.append(trajectory)
-            except Unavailable as reason:
+            except UnavailableError as reason:
                 results.absent[host.name] = f"{host.name}: not on this machine — {reason}"
-            except Crashed as error:
+            except CrashError as error:
                 results.failures.append(f"{host.name}: {error}")
         progress.update(bar, description="done", completed=problem.steps * len(present))
     return results

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.quickstart.problem import Problem
-from benchmarks.quickstart.recording import Unavailable
+from benchmarks.quickstart.recording import UnavailableError
 from benchmarks.quickstart.rows import Host
 from benchmarks.quickstart.worker import PROBLEM, TRAJECTORY
 
@@ -23,7 +23,7 @@ TAIL = 15
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
-class Crashed(Exception):
+class CrashError(Exception):
     """The host's process failed; the message is the end of what it said."""
 
 
@@ -62,8 +62,8 @@ def run(host: Host, problem: Problem, progress: Callable[[int], None]) -> Trajec
         The host's trajectory.
 
     Raises:
-        Unavailable: if the machine lacks the device.
-        Crashed: if the process failed.
+        UnavailableError: if the machine lacks the device.
+        CrashError: if the process failed.
     """
     with TemporaryDirectory(prefix="inna-quickstart-") as name:
         folder = Path(name)
@@ -80,7 +80,7 @@ def run(host: Host, problem: Problem, progress: Callable[[int], None]) -> Trajec
                 for line in child.stdout or ():
                     message = json.loads(line)
                     if "unavailable" in message:
-                        raise Unavailable(message["unavailable"])
+                        raise UnavailableError(message["unavailable"])
                     progress(message["step"])
             finally:
                 if sys.exc_info()[0] is not None:
@@ -88,7 +88,7 @@ def run(host: Host, problem: Problem, progress: Callable[[int], None]) -> Trajec
             if child.wait() != 0:
                 errors.seek(0)
                 tail = "".join(errors.readlines()[-TAIL:]).rstrip()
-                raise Crashed(f"exit status {child.returncode}\n{tail}")
+                raise CrashError(f"exit status {child.returncode}\n{tail}")
         with np.load(folder / TRAJECTORY) as saved:
             return Trajectory(
                 host=host.name,

@@ -11,7 +11,7 @@ from benchmarks.quickstart.problem import flat
 EVERY = 10
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """The host is installed, but this machine lacks what the row is about, such as a GPU."""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quickstart.problem import Problem
-from benchmarks.quickstart.recording import Recorder, Unavailable
+from benchmarks.quickstart.recording import Recorder, UnavailableError
 
 PROBLEM, TRAJECTORY = "problem.npz", "trajectory.npz"
 
@@ -41,7 +41,7 @@ def main(module: str, option: str, folder: Path) -> None:
     recorder = Recorder(problem.steps, lambda step: send({"step": step}))
     try:
         device, scores = train(option, problem, recorder)
-    except Unavailable as reason:
+    except UnavailableError as reason:
         send({"unavailable": str(reason)})
         return
     np.savez(

@@ -8,7 +8,7 @@ from array_api_compat import to_device
 
 import inna_core
 from benchmarks.quickstart.problem import DECAY, LR, Problem
-from benchmarks.quickstart.recording import Recorder, Trained, Unavailable
+from benchmarks.quickstart.recording import Recorder, Trained, UnavailableError
 
 Array = Any
 
@@ -62,7 +62,7 @@ def train(option: str, problem: Problem, recorder: Recorder) -> Trained:
     try:
         device = xp.__array_namespace_info__().devices()[0]
     except RuntimeError as error:  # CuPy's way to say that there is no GPU, or no driver
-        raise Unavailable(f"{option} finds no device: {error}") from error
+        raise UnavailableError(f"{option} finds no device: {error}") from error
 
     weights = [xp.asarray(w) for w in problem.weights]
     x, targets = xp.asarray(problem.x), xp.asarray(np.eye(problem.b2.size)[problem.y])

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.quickstart.problem import DECAY, LR, Problem
-from benchmarks.quickstart.recording import Recorder, Trained, Unavailable
+from benchmarks.quickstart.recording import Recorder, Trained, UnavailableError
 from inna_core.schedules import PowerDecay
 from inna_torch import INNA
 
@@ -26,7 +26,7 @@ def train(option: str, problem: Problem, recorder: Recorder) -> Trained:
     """
     device = torch.device(option)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise Unavailable("torch finds no CUDA device")
+        raise UnavailableError("torch finds no CUDA device")
     x, y, x_test, batches = (
         torch.tensor(array, device=device) for array in (problem.x, problem.y, problem.x_test, problem.batches)
     )
