@@ -93,6 +93,11 @@ def check_update(xp: Any, state_type: type, grad: Any, state: Any, theta: Any, h
             )
 
 
+def namespace(theta: Any, xp: Any | None) -> Any:
+    """Return the namespace that the caller gave, or else the array's own."""
+    return array_namespace(theta) if xp is None else xp
+
+
 def as_array(x: Any) -> Any:
     # NumPy turns the result of 0-d arithmetic into a scalar; a full index makes it an array again, and is the one
     # spelling that every host accepts. Other shapes never need it.

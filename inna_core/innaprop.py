@@ -25,9 +25,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from array_api_compat import array_namespace
-
-from inna_core._checks import as_array, check_parameter, check_update, checked_number, is_narrow
+from inna_core._checks import as_array, check_parameter, check_update, checked_number, is_narrow, namespace
 from inna_core.algorithm import Array, Namespace, Scalar
 from inna_core.inna import INNA, INNAState
 
@@ -102,11 +100,11 @@ class INNAprop:
             TypeError: if theta is not a real floating-point array.
         """
         check_parameter(theta)
-        xp = array_namespace(theta) if xp is None else xp
+        ns = namespace(theta, xp)
         # a sum, since it is 0-d and lands on theta's device in every namespace
-        step = xp.sum(xp.zeros_like(theta))
-        step = xp.astype(step, xp.float32) if is_narrow(theta) else step
-        return INNApropState(xp.zeros_like(theta), xp.zeros_like(theta), as_array(step))
+        step = ns.sum(ns.zeros_like(theta))
+        step = ns.astype(step, ns.float32) if is_narrow(theta) else step
+        return INNApropState(ns.zeros_like(theta), ns.zeros_like(theta), as_array(step))
 
     def update(
         self, grad: Array, state: INNApropState, theta: Array, lr: Scalar, xp: Namespace | None = None
@@ -130,24 +128,24 @@ class INNAprop:
         """
         sigma, eps = self.sigma, self.eps
         check_update(xp, INNApropState, grad, state, theta, {"sigma": sigma, "eps": eps})
-        xp = array_namespace(theta) if xp is None else xp
+        ns = namespace(theta, xp)
         g, v, s, wide_theta = grad, state.velocity, state.second_moment, theta
         if is_narrow(theta):
-            g, v, s, wide_theta = (xp.astype(x, xp.float32) for x in (g, v, s, theta))
+            g, v, s, wide_theta = (ns.astype(x, ns.float32) for x in (g, v, s, theta))
 
         k = state.step + 1
         s = sigma * s + (1 - sigma) * (g * g)
         # 1 - sigma^k, by expm1: the difference would lose three digits of a float32 in the first steps
-        s_hat = s / -xp.expm1(k * log(sigma, xp))
-        q = g / (xp.sqrt(s_hat) + eps)
-        delta, (v,) = INNA(self.alpha, self.beta).update(q, INNAState(v), wide_theta, lr, xp)
+        s_hat = s / -ns.expm1(k * log(sigma, ns))
+        q = g / (ns.sqrt(s_hat) + eps)
+        delta, (v,) = INNA(self.alpha, self.beta).update(q, INNAState(v), wide_theta, lr, ns)
 
         if is_narrow(theta):
-            delta, v, s = (xp.astype(x, theta.dtype) for x in (delta, v, s))
+            delta, v, s = (ns.astype(x, theta.dtype) for x in (delta, v, s))
         return delta, INNApropState(velocity=v, second_moment=as_array(s), step=as_array(k))
 
 
-def log(sigma: Scalar, xp: Namespace) -> Scalar:
+def log(sigma: Scalar, ns: Namespace) -> Scalar:
     if isinstance(sigma, float):  # in double precision, whatever the arrays' is
         return math.log(sigma) if sigma > 0 else -math.inf
-    return xp.log(sigma)
+    return ns.log(sigma)

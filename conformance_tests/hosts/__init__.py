@@ -62,7 +62,7 @@ def no_cuda(packages: tuple[str, ...]) -> str | None:
 
 
 LOW = ("bfloat16", "float16")
-WIDE_STATE = dict.fromkeys(LOW, "float32")
+WIDE_STATE: dict[str, str] = dict.fromkeys(LOW, "float32")
 
 
 def keras_host(backend: str, package: str, **options: Any) -> Host:

@@ -52,14 +52,14 @@ class OptaxRun:
         return lambda step: table[jnp.minimum(step, len(self.setup.lrs) - 1)]
 
     def _make(self, x: np.ndarray, dtype: str | None = None) -> jax.Array:
-        x = jnp.asarray(x, dtype=dtype or self.setup.dtype)
+        array = jnp.asarray(x, dtype=dtype or self.setup.dtype)
         if not self.shards:
-            return x
+            return array
         # Split the first axis that divides evenly, keep whole what has none.
         mesh = jax.make_mesh((self.shards,), ("d",))
         axis = next((i for i, n in enumerate(x.shape) if n and n % self.shards == 0), None)
         spec = jax.sharding.PartitionSpec(*(() if axis is None else (*[None] * axis, "d")))
-        return jax.device_put(x, jax.sharding.NamedSharding(mesh, spec))
+        return jax.device_put(array, jax.sharding.NamedSharding(mesh, spec))
 
     def _one_step(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         updates, state = self.transform.update(grads, state, params)
