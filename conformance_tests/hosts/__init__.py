@@ -1,5 +1,6 @@
 """The hosts, one row each."""
 
+import importlib
 import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,8 +54,7 @@ def no_cuda(packages: tuple[str, ...]) -> str | None:
         import torch
 
         return None if torch.cuda.is_available() else "torch sees no CUDA device"
-    import cupy
-
+    cupy: Any = importlib.import_module("cupy")
     try:
         return None if cupy.cuda.runtime.getDeviceCount() else "CuPy sees no CUDA device"
     except cupy.cuda.runtime.CUDARuntimeError as error:
