@@ -80,7 +80,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types against the hosts' own."""
     extras, groups, _ = ALL
-    install(session, extras, [*groups, "test", "quickstart", "types"])
+    install(session, extras, [*groups, "test", "quickstart", "types"], "nox")
     session.run("pyright")
 
 

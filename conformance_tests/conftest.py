@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     import importlib.util
 
-    absent = [name for name in config.getoption("--require", default=[]) if importlib.util.find_spec(name) is None]
+    absent = [name for name in (config.getoption("--require") or []) if importlib.util.find_spec(name) is None]
     if absent:
         raise pytest.UsageError(f"--require: not installed: {', '.join(absent)}")
 

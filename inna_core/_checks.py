@@ -99,6 +99,6 @@ def namespace(theta: Any, xp: Any | None) -> Any:
 
 
 def as_array(x: Any) -> Any:
-    # NumPy turns the result of 0-d arithmetic into a scalar; a full index makes it an array again, and is the one
-    # spelling that every host accepts. Other shapes never need it.
-    return x[...] if x.shape == () else x
+    # NumPy turns the result of 0-d arithmetic into a scalar, which unlike an array has no item assignment; a full index
+    # makes it an array again.
+    return x[...] if x.shape == () and not hasattr(x, "__setitem__") else x

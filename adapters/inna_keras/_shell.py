@@ -174,11 +174,11 @@ def rounding_to(variable: Any) -> Callable[[Any], Any]:
     dropped = 13 if half else 16
 
     def rounded(x: Any) -> Any:
-        bits = ops.view(x, "int32")
+        bits: Any = ops.view(x, "int32")
         odd = ops.bitwise_and(ops.right_shift(bits, dropped), 1)
         bits = ops.bitwise_and(bits + ((1 << (dropped - 1)) - 1) + odd, -(1 << dropped))
-        y = ops.view(bits, "float32")
+        y: Any = ops.view(bits, "float32")
         # below float16's normal numbers the spacing stays 2^-24, which float32 numbers near 3/4 have
-        return ops.where(ops.abs(x) < 2.0**-14, (x + 0.75) - 0.75, y) if half else y
+        return ops.where(ops.less(ops.abs(x), 2.0**-14), (x + 0.75) - 0.75, y) if half else y
 
     return rounded

@@ -127,8 +127,8 @@ def innaprop(
         >>> optimizer = innaprop(learning_rate=1e-3, alpha=2.0, beta=2.0, weight_decay=0.0)
         >>> params = jnp.zeros(2)
         >>> updates, state = optimizer.update(jnp.asarray([3.0, -0.1]), optimizer.init(params), params)
-        >>> updates.round(6)  # the first step is -lr beta sign(gradient)
-        Array([-0.002,  0.002], dtype=float32)
+        >>> [round(float(u), 6) for u in updates]  # the first step is -lr beta sign(gradient)
+        [-0.002, 0.002]
     """
     return elementwise(
         inna_core.INNAprop(alpha, beta, sigma, eps),

@@ -160,10 +160,8 @@ class Elementwise(Optimizer):
         )
         if compensation is not None:
             delta, compensation = compensated_increment(delta, compensation, theta, lambda x: x.to(p.dtype).to(dtype))
-            stored["compensation"].copy_(compensation)
-        p.copy_(theta + delta)
-        for name, value in state._asdict().items():
-            stored[name].copy_(value)
+        new = {**state._asdict(), **({} if compensation is None else {"compensation": compensation})}
+        torch._foreach_copy_([p, *(stored[name] for name in new)], [theta + delta, *new.values()])
 
     @classmethod
     def _fields(cls) -> tuple[str, ...]:

@@ -69,7 +69,8 @@ def digits(epochs: int) -> Problem:
     from sklearn.datasets import load_digits  # here, so that a worker does not spend its start-up on it
 
     rng = np.random.default_rng(SEED)
-    images, labels = load_digits(return_X_y=True)
+    data: Any = load_digits()
+    images, labels = data.data, data.target
     order = rng.permutation(len(images))
     train, test = order[:TRAINING_IMAGES], order[TRAINING_IMAGES:]
     x = (images - images[train].mean()) / images[train].std()
