@@ -103,7 +103,9 @@ class ArrayRun:
 def fact(x: Any) -> Fact:
     from array_api_compat import array_namespace, device
 
-    return Fact(str(x.dtype).split(".")[-1], tuple(x.shape), str(device(x)), array_namespace(x).__name__)
+    # the type tells an array from the scalar that 0-d arithmetic makes in NumPy
+    namespace = f"{array_namespace(x).__name__}: {type(x).__name__}"
+    return Fact(str(x.dtype).split(".")[-1], tuple(x.shape), str(device(x)), namespace)
 
 
 def numpy_library(jit: bool) -> Library:
