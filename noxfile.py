@@ -13,18 +13,19 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = os.environ.get("INNA_CONSTRAINTS", str(ROOT / "conformance_tests" / "constraints.txt"))
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 
-# extras and dependency groups that make a host, and the import names that must then be there
-HOSTS: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "numpy": (["numpy"], [], ["numpy", "array_api_strict"]),
-    "torch": (["torch"], [], ["torch"]),
-    "optax": (["optax"], [], ["jax", "optax"]),
-    "keras-tensorflow": (["keras"], ["tensorflow"], ["keras", "tensorflow"]),
-    "keras-jax": (["keras", "optax"], [], ["keras", "jax"]),
-    "keras-torch": (["keras", "torch"], [], ["keras", "torch"]),
+# extras and dependency groups that make a host, the import names that must then be there, and which tests concern it:
+# `conformance` runs them all together
+HOSTS: dict[str, tuple[list[str], list[str], list[str], str]] = {
+    "numpy": (["numpy"], [], ["numpy", "array_api_strict"], ""),
+    "torch": (["torch"], [], ["torch"], "torch"),
+    "optax": (["optax"], [], ["jax", "optax"], "optax or jax"),
+    "keras-tensorflow": (["keras"], ["tensorflow"], ["keras", "tensorflow"], "tensorflow"),
+    "keras-jax": (["keras", "optax"], [], ["keras", "jax"], "keras and jax"),
+    "keras-torch": (["keras", "torch"], [], ["keras", "torch"], "keras and torch"),
 }
 ALL = (["numpy", "torch", "optax", "keras"], ["tensorflow"], ["torch", "jax", "optax", "keras", "tensorflow"])
 if shutil.which("nvidia-smi"):
-    HOSTS["cupy"] = (["cupy"], [], ["cupy"])
+    HOSTS["cupy"] = (["cupy"], [], ["cupy"], "cupy")
 
 nox.options.default_venv_backend = "virtualenv"
 nox.options.sessions = ["lint", "types", "tests", "conformance", "wheel", "quickstart"]
@@ -37,10 +38,9 @@ def install(session: nox.Session, extras: list[str], groups: list[str], *more: s
     session.install("-c", CONSTRAINTS, *project, *nox.project.dependency_groups(GROUPS, *groups), *more)
 
 
-def run_suite(session: nox.Session, required: list[str]) -> None:
+def run_suite(session: nox.Session, required: list[str], *select: str) -> None:
     demands = [f"--require={name}" for name in required]
-    # TensorFlow and JAX take every core they find; two of them at once would only wait for each other
-    session.run("python", "-m", "pytest", "-n", "auto", *demands, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run("python", "-m", "pytest", "-n", "auto", *demands, *select, *session.posargs)
 
 
 @nox.session
@@ -55,9 +55,9 @@ def quickstart(session: nox.Session) -> None:
 @nox.parametrize("host", list(HOSTS), ids=list(HOSTS))
 def tests(session: nox.Session, host: str) -> None:
     """Run the suite in an environment that holds one host."""
-    extras, groups, required = HOSTS[host]
+    extras, groups, required, select = HOSTS[host]
     install(session, extras, [*groups, "test"])
-    run_suite(session, required)
+    run_suite(session, required, "-k", select)
 
 
 @nox.session
