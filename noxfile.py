@@ -99,6 +99,7 @@ def wheel(session: nox.Session) -> None:
     away = Path(session.create_tmp()) / "away"
     shutil.rmtree(away, ignore_errors=True)
     shutil.copytree(ROOT / "conformance_tests", away / "conformance_tests")
-    shutil.copy(ROOT / "pyproject.toml", away)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, away)
     session.chdir(away)
     session.run("python", "-m", "pytest", "-o", "pythonpath=.", "-n", "auto", "--require=torch", *session.posargs)

@@ -96,18 +96,27 @@ def test_dtype_shape_device_and_namespace_are_kept(host: Host, case: Case, dtype
         ]
 
 
-@pytest.mark.parametrize(("host", "case"), ROWS)
-def test_save_and_resume_continues_bitwise(host: Host, case: Case, open_run: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    ("host", "case", "dtype"),
+    [
+        pytest.param(host, case, dtype, id=f"{host.name}-{case.algorithm}-{dtype}")
+        for host in HOSTS
+        for case in DEFAULTS
+        # the widest dtype, and those whose state is wider and has a compensation
+        for dtype in (host.dtypes[0], *host.state_dtypes)
+    ],
+)
+def test_save_and_resume_continues_bitwise(host: Host, case: Case, dtype: str, open_run: Any, tmp_path: Any) -> None:
     skip_if_missing(host)
-    dtype, path = host.dtypes[0], str(tmp_path / "saved")
-    run = open_run(host, wide(host, case), random_arrays(0, dtype=dtype))
+    path = str(tmp_path / "saved")
+    run = open_run(host, case.setup(dtype), random_arrays(0, dtype=dtype))
     for k in range(5):
         run.step(random_arrays(k + 1, dtype=dtype))
     run.save(path)
     halfway = run.read()
     for k in range(5, 10):
         run.step(random_arrays(k + 1, dtype=dtype))
-    resumed = open_run(host, wide(host, case), random_arrays(99, dtype=dtype))
+    resumed = open_run(host, case.setup(dtype), random_arrays(99, dtype=dtype))
     resumed.load(path)
     assert identical(resumed.read(), halfway)
     for k in range(5, 10):
