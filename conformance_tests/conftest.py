@@ -1,6 +1,12 @@
 """Fixtures: a host of the matrix, the processes that hosts live in, and the rule that a required host must be there."""
 
 import os
+
+# These are read when NumPy, JAX and TensorFlow are imported, so they come before everything else.
+os.environ.setdefault("JAX_ENABLE_X64", "1")  # the suite compares float64 trajectories
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the arrays are tiny: threads would only wait for each other
+
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,12 +15,6 @@ import pytest
 from conformance_tests.hosts import HOSTS, Host
 from conformance_tests.hosts.run import Run
 from conformance_tests.worker import Worker, open_here
-
-# Before any test imports JAX: the suite compares float64 trajectories.
-os.environ.setdefault("JAX_ENABLE_X64", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# the arrays are tiny: threads would only wait for each other
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("inna_core", "adapters", "conformance_tests", "benchmarks", "pyproject.toml")
+PARTS = ("inna_core", "adapters", "conformance_tests", "benchmarks", "pyproject.toml", "README.md")
 
 
 @dataclass(frozen=True)
@@ -85,22 +85,24 @@ MUTANTS = (
 )  # fmt: skip
 
 
-def survives(mutant: Mutant) -> bool:
+def passes(select: str, mutant: Mutant | None = None) -> bool:
+    """Return whether the selected tests pass in a scratch copy, with one mistake or none."""
     with tempfile.TemporaryDirectory() as scratch:
         for part in PARTS:
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, Path(scratch) / part)
-        target = Path(scratch) / mutant.file
-        text = target.read_text()
-        if text.count(mutant.old) != 1:
-            raise SystemExit(f"{mutant.name}: {mutant.old!r} occurs {text.count(mutant.old)} times in {mutant.file}")
-        target.write_text(text.replace(mutant.old, mutant.new))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", mutant.select]
+        if mutant:
+            target = Path(scratch) / mutant.file
+            text = target.read_text()
+            if text.count(mutant.old) != 1:
+                raise SystemExit(f"{mutant.name}: {mutant.old!r} occurs {text.count(mutant.old)} times in {target}")
+            target.write_text(text.replace(mutant.old, mutant.new))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", select]
         # an installed checkout must not answer for the scratch copy
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([scratch, str(Path(scratch) / "adapters")])}
         done = subprocess.run(command, cwd=scratch, env=env, capture_output=True, text=True)
         if done.returncode not in (0, 1):
-            raise SystemExit(f"{mutant.name}: pytest failed to run\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+            raise SystemExit(f"-k {select!r}: pytest failed to run\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
         return done.returncode == 0
 
 
@@ -112,9 +114,13 @@ def main() -> None:
     names: list[str] = parser.parse_args().names
     chosen = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
     console = Console()
+    # a selection that fails as it is would find any mutant
+    for select in track({mutant.select: None for mutant in chosen}, "without mistakes", console=console):
+        if not passes(select):
+            raise SystemExit(f"-k {select!r} fails without any mistake")
     surviving = []
     for mutant in track(chosen, "mutants", console=console):
-        if survives(mutant):
+        if passes(mutant.select, mutant):
             surviving.append(mutant.name)
             console.print(f"[red]survives[/red]: {mutant.name}")
         else:

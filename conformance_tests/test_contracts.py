@@ -190,5 +190,5 @@ def test_a_bad_gradient_changes_nothing(host: Host, case: Case, bad: str, open_r
 @pytest.mark.parametrize(("host", "case"), ROWS)
 def test_parameters_must_be_real_floating_point(host: Host, case: Case, dtype: str, open_run: Any) -> None:
     skip_if_missing(host)
-    with pytest.raises(TypeError, match=rf"{dtype}.*expected a real floating-point dtype"):
+    with pytest.raises(TypeError, match=rf"{dtype}.*real floating-point dtype"):
         open_run(host, case.setup(dtype), [np.ones(3)])

@@ -1,6 +1,7 @@
 """Properties of `inna_core` that no host is needed for: psi conversion, dynamics, schedules, misuse."""
 
 import itertools
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 import inna_core
 from conformance_tests import oracle
-from conformance_tests.cases import random_arrays
+from conformance_tests.cases import EPS, random_arrays
 from inna_core import checkpoint, dynamics, schedules
+from inna_core.decay import update_with_decay
 
 DAMPINGS = [(0.5, 0.1), (0.0, 1.0), (2.0, 2.0), (0.1, 0.9), (10.0, 0.1)]
 
@@ -66,6 +68,17 @@ def test_largest_stable_lr_is_where_an_eigenvalue_leaves_the_unit_disc(alpha: fl
     assert max(spectral_radius(1.001 * limit, alpha, beta, c) for c in curvatures) > 1
 
 
+def test_largest_stable_lr_of_extreme_curvatures() -> None:
+    assert dynamics.largest_stable_lr(1e200, alpha=0.5, beta=0.1) == pytest.approx(2e-199, rel=1e-12, abs=0)
+    assert dynamics.largest_stable_lr(1e-200, alpha=0.5, beta=0.1) == pytest.approx(4.0)
+
+
+def test_energy_of_any_namespace() -> None:
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    found = dynamics.energy(strict.asarray(1.0), [strict.ones(3), strict.ones(2)], alpha=0.5, beta=2.0)
+    assert float(found) == 9.0
+
+
 def test_energy_decreases_along_the_dynamics() -> None:
     h = np.asarray([0.3, 1.0, 4.0])
     inna, theta = inna_core.INNA(0.5, 0.1), np.asarray([1.0, -2.0, 0.5])
@@ -92,8 +105,10 @@ def test_update_refuses_a_state_or_scalar_of_another_kind() -> None:
     state = inna.init(x)
     with pytest.raises(TypeError, match="Invalid state: tuple"):
         inna.update(x, (x,), x, 0.1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="Invalid lr: a 0-d array of dtype float64"):
-        inna.update(x, state, x, np.asarray(0.1))
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    y = strict.ones(3, dtype=strict.float32)
+    with pytest.raises(TypeError, match=r"Invalid lr: a 0-d array of dtype .*float64"):
+        inna.update(y, inna.init(y), y, strict.asarray(0.1, dtype=strict.float64))
     with pytest.raises(TypeError, match="Invalid theta"):
         inna.init([1.0])
     with pytest.raises(TypeError, match="Invalid grad"):
@@ -102,11 +117,50 @@ def test_update_refuses_a_state_or_scalar_of_another_kind() -> None:
         inna.update(x, inna_core.INNAState(x[:2]), x, 0.1)
 
 
-def test_numpy_scalars_do_not_promote() -> None:
-    x = np.ones(3, dtype="float32")
-    inna = inna_core.INNA(np.float64(0.5), np.float64(0.1))
-    delta, state = inna.update(x, inna.init(x), x, np.float64(0.1))
-    assert (delta.dtype, state.velocity.dtype) == ("float32", "float32")
+@pytest.mark.parametrize("number", [np.float64, np.asarray, np.float32, Fraction])
+@pytest.mark.parametrize("shape", [(3,), ()])
+def test_numbers_of_other_kinds_do_not_promote(number: Any, shape: Any) -> None:
+    x = np.ones(shape, dtype="float32")
+    inna = inna_core.INNA(number(0.5), number(0.125))
+    for decay, published in ((0.0, False), (number(0.25), False), (number(0.25), True)):
+        delta, state = update_with_decay(inna, x, inna.init(x), x, number(0.125), decay, published=published)
+        for result in (delta, state.velocity):
+            assert (type(result), result.dtype, result.shape) == (np.ndarray, "float32", shape)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_innaprop_takes_scalars_of_the_parameters_dtype(dtype: str) -> None:
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    # float16 lies outside the standard
+    xp, x = (np, np.ones(3, dtype)) if dtype == "float16" else (strict, strict.ones(3, dtype=getattr(strict, dtype)))
+    scalars = [xp.asarray(s, dtype=x.dtype) for s in (0.1, 0.9, 0.99, 1e-4, 0.01)]
+    innaprop = inna_core.INNAprop(*scalars[:4])
+    delta, state = innaprop.update(x, innaprop.init(x), x, scalars[4])
+    plain = inna_core.INNAprop(*(float(s) for s in scalars[:4]))
+    want, _ = plain.update(x, plain.init(x), x, float(scalars[4]))
+    assert delta.dtype == state.second_moment.dtype == x.dtype
+    assert np.allclose(np.asarray(delta), np.asarray(want), rtol=4 * EPS[dtype])
+    with pytest.raises(TypeError, match=r"Invalid state\.step: dtype"):
+        innaprop.update(x, state._replace(step=xp.asarray(1)), x, 0.01)
+
+
+@pytest.mark.parametrize("bad", [np.True_, np.asarray("a"), np.complex128(1j), np.asarray(1), np.asarray([0.1])])
+def test_other_kinds_of_scalars_are_refused(bad: Any) -> None:
+    x = np.ones(3)
+    with pytest.raises(TypeError, match="Invalid alpha"):
+        inna_core.INNA(alpha=bad)
+    with pytest.raises(TypeError, match="Invalid weight_decay"):
+        update_with_decay(inna_core.INNA(), x, inna_core.INNA().init(x), x, 0.1, bad)
+
+
+@pytest.mark.parametrize("bad", [np.asarray(np.nan), np.float32(-1), 10**400, -(10**400), Fraction(-1, 3)])
+def test_numbers_out_of_range_are_refused_whatever_their_kind(bad: Any) -> None:
+    x = np.ones(3)
+    with pytest.raises(ValueError, match="Invalid beta"):
+        inna_core.INNA(beta=bad)
+    for lr, decay, name in ((bad, 0.1, "lr"), (0.1, bad, "weight_decay")):
+        with pytest.raises(ValueError, match=f"Invalid {name}"):
+            update_with_decay(inna_core.INNA(), x, inna_core.INNA().init(x), x, lr, decay)
 
 
 def test_two_frameworks_do_not_mix() -> None:

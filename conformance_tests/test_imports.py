@@ -1,22 +1,37 @@
 """Imports run one way, and each module loads its own framework alone."""
 
+import ast
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-FRAMEWORKS = {"numpy", "torch", "jax", "optax", "keras", "tensorflow", "cupy", "sklearn", "mpmath"}
+FRAMEWORKS = {
+    "inna_torch",
+    "inna_optax",
+    "inna_keras",
+    "numpy",
+    "torch",
+    "jax",
+    "optax",
+    "keras",
+    "tensorflow",
+    "cupy",
+    "sklearn",
+    "mpmath",
+}
 
 ALLOWED: dict[str, tuple[tuple[str, ...], set[str], dict[str, str]]] = {
     "inna_core": ((), set(), {}),
-    "inna_torch": (("torch",), {"torch", "numpy"}, {}),
-    "inna_optax": (("optax",), {"optax", "jax", "numpy"}, {}),
-    "inna_keras on torch": (("keras", "torch"), {"keras", "torch", "numpy"}, {"KERAS_BACKEND": "torch"}),
-    "inna_keras on jax": (("keras", "jax"), {"keras", "jax", "numpy"}, {"KERAS_BACKEND": "jax"}),
+    "inna_torch": (("torch",), {"inna_torch", "torch", "numpy"}, {}),
+    "inna_optax": (("optax",), {"inna_optax", "optax", "jax", "numpy"}, {}),
+    "inna_keras on torch": (("keras", "torch"), {"inna_keras", "keras", "torch", "numpy"}, {"KERAS_BACKEND": "torch"}),
+    "inna_keras on jax": (("keras", "jax"), {"inna_keras", "keras", "jax", "numpy"}, {"KERAS_BACKEND": "jax"}),
     "inna_keras on tensorflow": (
         ("keras", "tensorflow"),
-        {"keras", "tensorflow", "numpy"},
+        {"inna_keras", "keras", "tensorflow", "numpy"},
         {"KERAS_BACKEND": "tensorflow"},
     ),
 }
@@ -45,3 +60,28 @@ def test_import_loads_no_other_framework(row: str) -> None:
     ours = loaded(f"import {row.split()[0]}", env)
     assert ours <= allowed | by_the_host
     assert set(packages) <= ours
+
+
+MAY_IMPORT = {
+    "inna_core": {"array_api_compat"},
+    "inna_torch": {"inna_core", "array_api_compat", "torch"},
+    "inna_optax": {"inna_core", "jax", "optax"},
+    # on a backend, that backend's own calls may be the fast path
+    "inna_keras": {"inna_core", "keras", "torch", "jax", "tensorflow"},
+}
+"""Beside the standard library and itself."""
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_run_one_way(package: str) -> None:
+    """As written, wherever in a module: a fast path that is not taken here counts too."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    allowed = MAY_IMPORT[package] | {package} | sys.stdlib_module_names
+    for path in Path(spec.origin).parent.glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert {name.split(".")[0] for name in names} <= allowed, path

@@ -1,6 +1,8 @@
 """The README's examples run as they are written."""
 
+import contextlib
 import re
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,13 +19,12 @@ import torch
 model, loss_fn, x, y = torch.nn.Linear(2, 1), torch.nn.MSELoss(), torch.ones(4, 2), torch.zeros(4, 1)
 """,
     "inna_optax": """
-import jax.numpy as jnp, optax
+import jax.numpy as jnp
 params = {"w": jnp.ones(3)}
 grads = params
 """,
     "inna_keras": """
-import keras, numpy as np, os, tempfile
-os.chdir(tempfile.mkdtemp())
+import keras, numpy as np
 model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
 x, y = np.ones((4, 2)), np.zeros((4, 1))
 """,
@@ -33,9 +34,6 @@ theta = grad = np.ones(3)
 """,
 }
 
-NEEDS = {"inna_torch": "torch", "inna_optax": "optax", "inna_keras": "keras", "inna_core": "numpy"}
-BACKENDS = ("jax", "torch", "tensorflow")
-
 
 def example(module: str) -> str:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -44,18 +42,28 @@ def example(module: str) -> str:
 
 
 def run(module: str) -> None:
-    exec(PRELUDES[module] + example(module), {})
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+        exec(PRELUDES[module] + example(module), {})
 
 
-@pytest.mark.parametrize("module", PRELUDES)
-def test_example(module: str, workers: Callable[..., Any]) -> None:
-    if find_spec(NEEDS[module]) is None:
-        pytest.skip(f"{NEEDS[module]} is not installed")
-    backend = next((name for name in BACKENDS if find_spec(name)), None)
-    if module == "inna_keras" and backend is None:
-        pytest.skip("Keras has no backend installed")
-    env = {"KERAS_BACKEND": backend} if module == "inna_keras" else {"JAX_ENABLE_X64": "0"}
-    workers(env).call(f"{__name__}:run", module)
+ROWS = [
+    pytest.param("inna_torch", ("torch",), {}, id="torch"),
+    pytest.param("inna_optax", ("optax",), {}, id="optax"),
+    *(
+        pytest.param("inna_keras", ("keras", name), {"KERAS_BACKEND": name}, id=f"keras-{name}")
+        for name in ("tensorflow", "jax", "torch")
+    ),
+    pytest.param("inna_core", ("numpy",), {}, id="numpy"),
+]
+
+
+@pytest.mark.parametrize(("module", "needed", "env"), ROWS)
+def test_example(module: str, needed: tuple[str, ...], env: dict[str, str], workers: Callable[..., Any]) -> None:
+    for package in needed:
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    # as users have it: without the float64 that this suite switches on
+    workers({"JAX_ENABLE_X64": "0", **env}).call(f"{__name__}:run", module)
 
 
 def test_every_example_is_run() -> None:

@@ -1,6 +1,7 @@
 """Validation shared by the algorithms: every refusal names the argument, its value and the allowed range."""
 
 import math
+import re
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -27,19 +28,28 @@ def checked_number(name: str, value: Any, *, positive: bool = False, below: floa
     """
     lowest = "> 0" if positive else ">= 0"
     expected = f"a finite number {lowest}" if below == math.inf else f"a number {lowest} and < {below:g}"
-    if isinstance(value, Real) and not isinstance(value, bool):
-        number = float(value)
-        if not (number > 0.0 if positive else number >= 0.0) or not number < below:
-            raise ValueError(f"Invalid {name}: {value!r} (expected {expected})")
-        return number
-    if getattr(value, "shape", None) == () and hasattr(value, "dtype"):
+    if type(value).__module__ == "numpy" and is_real_floating(value) and value.shape == ():
+        number = float(value)  # a NumPy array has nothing to wait for
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond the floats
+            number = math.inf
+    elif getattr(value, "shape", None) == () and hasattr(value, "dtype") and is_real_floating(value):
         return value
-    raise TypeError(f"Invalid {name}: {value!r} (expected {expected}, or a 0-d array)")
+    else:
+        raise TypeError(
+            f"Invalid {name}: {value!r} (expected {expected}, or a 0-d array of a real floating-point dtype)"
+        )
+    if not (number > 0.0 if positive else number >= 0.0) or not number < below:
+        raise ValueError(f"Invalid {name}: {value!r} (expected {expected})")
+    return number
 
 
 def is_real_floating(array: Any) -> bool:
     # By name, because bfloat16 lies outside the standard's `isdtype` and TensorFlow has no array namespace at all.
-    return "float" in str(array.dtype)
+    # Eight bits and less are formats to store scaled numbers in, not to compute with.
+    return re.search(r"float(16|32|64|80|96|128)\b", str(getattr(array, "dtype", ""))) is not None
 
 
 def is_narrow(array: Any) -> bool:
@@ -86,7 +96,12 @@ def check_update(xp: Any, state_type: type, grad: Any, state: Any, theta: Any, h
     for field in fields:
         if field != "step":
             check_like(f"state.{field}", getattr(state, field), theta)
-    for name, value in hyperparameters.items():
+    check_scalars(hyperparameters, theta)
+
+
+def check_scalars(scalars: dict[str, Any], theta: Any) -> None:
+    """Refuse 0-d arrays whose dtype differs from the parameter's, and so would promote it."""
+    for name, value in scalars.items():
         if hasattr(value, "dtype") and value.dtype != theta.dtype:
             raise TypeError(
                 f"Invalid {name}: a 0-d array of dtype {value.dtype} (expected a Python float or theta's {theta.dtype})"

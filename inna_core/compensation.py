@@ -6,7 +6,8 @@
     c_{k+1}     = round(y - (theta_{k+1} - theta_k))            what is still owed          c_0 = 0
 
 `round` is to the precision in which theta and c are stored; everything else happens in a wider one, where
-theta_{k+1} - theta_k is exact. Each host rounds in the same places, so each makes the same numbers.
+theta_{k+1} - theta_k is exact. Each host rounds in the same places; what differs between hosts is the wide arithmetic
+that delta comes from, whose last digit a compiler may change.
 
 Reference: W. Kahan. Further remarks on reducing truncation errors. Communications of the ACM 8(1), 1965.
 """

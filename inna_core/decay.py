@@ -22,6 +22,7 @@ Bolte et al., arXiv:2410.05871, 2024, algorithm 2.
 
 from typing import Any
 
+from inna_core._checks import as_array, check_parameter, check_scalars, checked_number
 from inna_core.algorithm import Array, Namespace, Scalar
 
 
@@ -62,10 +63,13 @@ def update_with_decay(
         >>> theta + delta, state.velocity
         (array([1.998]), array([0.]))
     """
+    lr, weight_decay = checked_number("lr", lr), checked_number("weight_decay", weight_decay)
     if isinstance(weight_decay, float) and weight_decay == 0.0:
         return algorithm.update(grad, state, theta, lr, xp)
+    check_parameter(theta)
+    check_scalars({"lr": lr, "weight_decay": weight_decay}, theta)
     d = -(lr * weight_decay) * theta
     if published:
         state = state._replace(velocity=state.velocity + (1 / algorithm.beta - algorithm.alpha) * d)
     delta, state = algorithm.update(grad, state, theta, lr, xp)
-    return delta + d, state
+    return as_array(delta + d), state

@@ -14,6 +14,8 @@ Reference: Castera et al., JMLR 22(134), 2021, section 3 (energy); the stability
 import math
 from collections.abc import Iterable
 
+from array_api_compat import array_namespace
+
 from inna_core._checks import checked_number
 from inna_core.algorithm import Array, Scalar
 
@@ -43,7 +45,7 @@ def energy(loss: Scalar, velocity: Iterable[Array], *, alpha: float, beta: float
     alpha, beta = checked_number("alpha", alpha), checked_number("beta", beta, positive=True)
     total = 2 * (1 + alpha * beta) * loss
     for v in velocity:
-        total = total + (v * v).sum()
+        total = total + array_namespace(v).sum(v * v)
     return total
 
 
@@ -72,7 +74,7 @@ def largest_stable_lr(sharpness: float, *, alpha: float, beta: float) -> float:
         limits.append(2 / alpha)
     # h gamma^2 - 2 (beta h + alpha) gamma + 4 > 0 up to its smaller root, written so that small h does not cancel
     half = beta * h + alpha
-    discriminant = half**2 - 4 * h
+    discriminant = 1 - 4 * h / half / half  # over half^2, which might overflow
     if discriminant >= 0:
-        limits.append(4 / (half + math.sqrt(discriminant)))
+        limits.append(4 / half / (1 + math.sqrt(discriminant)))
     return min(limits)

@@ -22,7 +22,7 @@ for deep learning. arXiv:2410.05871, 2024.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, NamedTuple
 
 from inna_core._checks import as_array, check_parameter, check_update, checked_number, is_narrow, namespace
@@ -126,19 +126,24 @@ class INNAprop:
             ValueError: if lr is negative or not finite, or a shape differs from theta's.
             TypeError: if a dtype or a namespace differs from theta's, or theta is not real floating point.
         """
-        sigma, eps = self.sigma, self.eps
-        check_update(xp, INNApropState, grad, state, theta, {"sigma": sigma, "eps": eps})
+        hyper = {field.name: getattr(self, field.name) for field in fields(self)}
+        hyper["lr"] = checked_number("lr", lr)
+        check_update(xp, INNApropState, grad, state, theta, hyper)
         ns = namespace(theta, xp)
         g, v, s, wide_theta = grad, state.velocity, state.second_moment, theta
         if is_narrow(theta):
             g, v, s, wide_theta = (ns.astype(x, ns.float32) for x in (g, v, s, theta))
+            hyper = {k: ns.astype(x, ns.float32) if hasattr(x, "dtype") else x for k, x in hyper.items()}
+        if state.step.dtype != g.dtype:
+            raise TypeError(f"Invalid state.step: dtype {state.step.dtype} (expected {g.dtype})")
+        gamma, alpha, beta, sigma, eps = (hyper[name] for name in ("lr", "alpha", "beta", "sigma", "eps"))
 
         k = state.step + 1
         s = sigma * s + (1 - sigma) * (g * g)
         # 1 - sigma^k, by expm1: the difference would lose three digits of a float32 in the first steps
         s_hat = s / -ns.expm1(k * log(sigma, ns))
         q = g / (ns.sqrt(s_hat) + eps)
-        delta, (v,) = INNA(self.alpha, self.beta).update(q, INNAState(v), wide_theta, lr, ns)
+        delta, (v,) = INNA(alpha, beta).update(q, INNAState(v), wide_theta, gamma, ns)
 
         if is_narrow(theta):
             delta, v, s = (ns.astype(x, theta.dtype) for x in (delta, v, s))
