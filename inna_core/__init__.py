@@ -7,5 +7,17 @@ The algorithms (`INNA`) run on NumPy, CuPy, torch, JAX and array-api-strict arra
 from inna_core import checkpoint, dynamics, schedules
 from inna_core.algorithm import Algorithm
 from inna_core.inna import INNA, INNAState
+from inna_core.newton_summary import NewtonStatus, NewtonStepSizes, Summary, newton_step_sizes
 
-__all__ = ["INNA", "Algorithm", "INNAState", "checkpoint", "dynamics", "schedules"]
+__all__ = [
+    "INNA",
+    "Algorithm",
+    "INNAState",
+    "NewtonStatus",
+    "NewtonStepSizes",
+    "Summary",
+    "checkpoint",
+    "dynamics",
+    "newton_step_sizes",
+    "schedules",
+]
