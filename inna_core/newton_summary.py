@@ -39,6 +39,8 @@ arXiv 2312.03885 (ECML PKDD 2025). The cubic model is that of Y. Nesterov, B. Po
 method and its global performance. Mathematical Programming 108, 2006.
 """
 
+import re
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -62,8 +64,8 @@ class Summary(NamedTuple):
 
     Attributes:
         gradient: g, shape (S,).
-        hessian: H, shape (S, S), or None where only first-order information was asked for.
-        third: T, the third derivatives of each group on its own, shape (S,), or None where order 2 was asked for.
+        hessian: H, shape (S, S), symmetric.
+        third: T, the third derivative along each group on its own, shape (S,); zeros where order 2 was asked for.
     """
 
     gradient: Array
@@ -99,6 +101,47 @@ class NewtonStepSizes(NamedTuple):
     eta: Array
     radius: Array
     status: Array
+
+
+def partition(names: Sequence[str], ranks: Sequence[int], groups: Any = "tensor") -> tuple[list[int], list[str]]:
+    """Return the group of each tensor, and the groups' labels in order of their first tensor.
+
+    Args:
+        names: of the tensors, parts separated by dots or slashes, as ``"encoder.0.weight"``.
+        ranks: numbers of dimensions of the tensors.
+        groups: ``"tensor"`` (each its own group), ``"one"``, ``"kind"`` (weights: rank 2 and more; biases: the rest,
+            scales of normalisation layers among them), ``"layer"`` (names alike but for the last part), a sequence
+            with one label a tensor, or a callable from a name to a label.
+
+    Returns:
+        The index of each tensor's group, and the labels.
+
+    Raises:
+        ValueError: if groups is none of these, or has not one label a tensor.
+
+    Example:
+        >>> partition(["a.weight", "a.bias", "b.weight"], [2, 1, 2], "kind")
+        ([0, 1, 0], ['weights', 'biases'])
+    """
+    if groups == "tensor":
+        # tied or unnamed tensors may share a name
+        return list(range(len(names))), list(names)
+    if groups == "one":
+        labels = ["all"] * len(names)
+    elif groups == "kind":
+        labels = ["weights" if rank >= 2 else "biases" for rank in ranks]
+    elif groups == "layer":
+        labels = [re.split(r"[./][^./]*$", name)[0] for name in names]
+    elif callable(groups):
+        labels = [str(groups(name)) for name in names]
+    elif isinstance(groups, Sequence) and not isinstance(groups, str) and len(groups) == len(names):
+        labels = [str(label) for label in groups]
+    else:
+        raise ValueError(
+            f"Invalid groups: {groups!r} (expected 'tensor', 'one', 'kind', 'layer', {len(names)} labels or a callable)"
+        )
+    distinct = list(dict.fromkeys(labels))
+    return [distinct.index(label) for label in labels], distinct
 
 
 def newton_step_sizes(

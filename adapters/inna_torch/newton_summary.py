@@ -1,0 +1,193 @@
+"""Summary-Newton for torch: the derivatives of a loss along a direction split into groups.
+
+With phi(mu) = L(theta + sum_s mu_s u_s), S leaves mu_s of rank 0 enter the forward pass. The S entries of phi' are
+differentiated one by one, g_s with respect to mu_s, ..., mu_S only, and each graph is freed before the next is made: the
+memory does not grow with S. The equations and the method are in `inna_core.newton_summary`.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from inna_core.newton_summary import Summary, partition
+from inna_torch.newton_derivatives import Substituted
+
+Tensor = torch.Tensor
+
+
+def summary(
+    loss_fn: Callable[..., Any],
+    params_or_groups: Any,
+    direction: Any,
+    *,
+    groups: Any = "tensor",
+    order: int = 3,
+) -> Summary:
+    """Return the exact derivatives of a loss along a direction, group by group: g, H and T.
+
+    The loss sees the parameters theta_s + mu_s u_s, u being the direction, and is differentiated at mu = 0. Parameters,
+    gradients and running statistics stay as they are. LayerNorm, RMSNorm, GroupNorm, BatchNorm and InstanceNorm are
+    computed by elementary operations, attention by torch's unfused kernel, since the native kernels' third derivatives
+    are wrong or missing.
+
+    Args:
+        loss_fn: the loss, a 0-d tensor. Either a closure without arguments, over a model that holds the parameters
+            (nothing else needs to change: torch functions see the moved parameters in place of the model's), or a
+            function of the parameters, in the container in which they are given (for
+            `torch.func.functional_call`, say).
+        params_or_groups: a module, a dict of tensors by name, a sequence of tensors (or of pairs of name and tensor),
+            or a partition: a sequence of sequences of tensors, or of torch's param groups, each one group.
+        direction: the tensors u in the same container, or all in a flat sequence; shapes as the parameters'. A
+            step in this direction is theta - eta u, so a gradient is a direction.
+        groups: partition of the tensors, see `inna_core.newton_summary.partition`; ignored where a partition is given.
+        order: 3, or 2 to leave the third derivatives out (T = 0).
+
+    Returns:
+        `Summary` of the gradient (S,), Hessian (S, S) and third derivatives (S,), in the parameters' dtype (float32 at
+        least) on their device.
+
+    Raises:
+        ValueError: if shapes or the number of tensors differ, the loss is not a scalar, or order is not 2 or 3.
+        TypeError: if a parameter is not a real floating-point tensor.
+        NotImplementedError: if the loss calls an operation without correct derivatives, named in the message.
+        RuntimeError: if the loss uses a parameter where torch cannot see it (in a custom autograd function, say).
+
+    Reference: Wolinski, arXiv 2312.03885, section 3.
+
+    Example:
+        >>> import torch
+        >>> from inna_core import newton_step_sizes
+        >>> model = torch.nn.Linear(2, 1).double()
+        >>> x, y = torch.ones(4, 2).double(), torch.zeros(4, 1).double()
+        >>> loss = lambda: (model(x) - y).square().mean()
+        >>> direction = torch.autograd.grad(loss(), list(model.parameters()))
+        >>> eta = newton_step_sizes(*summary(loss, model, direction, groups="one"), damping=1.0).eta
+        >>> bool(eta[0] > 0)  # the exact line search
+        True
+    """
+    params, names, groups, rebuild = flattened(params_or_groups, groups)
+    return derivatives(loss_fn, params, flat_direction(direction, params), partition_of(params, names, groups)[0], rebuild, order)
+
+
+Rebuild = Callable[[list[Tensor]], Any]
+
+
+def flattened(params_or_groups: Any, groups: Any) -> tuple[list[Tensor], list[str], Any, Rebuild]:
+    """Return the tensors, their names, the partition, and a function that puts tensors into the same container."""
+    if isinstance(params_or_groups, torch.nn.Module):
+        params_or_groups = {name: p for name, p in params_or_groups.named_parameters() if p.requires_grad}
+    if isinstance(params_or_groups, Mapping):
+        names = [str(name) for name in params_or_groups]
+        return list(params_or_groups.values()), names, groups, lambda new: dict(zip(params_or_groups, new, strict=True))
+    if isinstance(params_or_groups, Tensor):
+        return [params_or_groups], ["0"], groups, lambda new: new[0]
+    entries = list(params_or_groups)
+    if entries and all(isinstance(entry, Tensor) for entry in entries):
+        return entries, [str(i) for i in range(len(entries))], groups, lambda new: new
+    if entries and all(isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str) for entry in entries):
+        return [p for _, p in entries], [name for name, _ in entries], groups, lambda new: new
+    lists = [list(entry["params"]) if isinstance(entry, Mapping) else list(entry) for entry in entries]
+    labels = [str(s) for s, group in enumerate(lists) for _ in group]
+    flat = [p for group in lists for p in group]
+    if not flat or not all(isinstance(p, Tensor) for p in flat):
+        raise TypeError(
+            f"Invalid params_or_groups: {params_or_groups!r} (expected a module, tensors, a dict or groups of tensors)"
+        )
+
+    def nested(new: list[Tensor]) -> list[list[Tensor]]:
+        tensors = iter(new)
+        return [[next(tensors) for _ in group] for group in lists]
+
+    return flat, [str(i) for i in range(len(flat))], labels, nested
+
+
+def partition_of(params: Sequence[Tensor], names: Sequence[str], groups: Any) -> tuple[list[int], list[str]]:
+    for p in params:
+        if not isinstance(p, Tensor) or not p.is_floating_point():
+            raise TypeError(f"Invalid params: {type(p).__name__} {getattr(p, 'dtype', '')} (expected real tensors)")
+    return partition(names, [p.dim() for p in params], groups)
+
+
+def flat_direction(direction: Any, params: Sequence[Tensor]) -> list[Tensor]:
+    if isinstance(direction, Mapping):
+        direction = list(direction.values())
+    flat = [direction] if isinstance(direction, Tensor) else [
+        u for entry in direction for u in ([entry] if isinstance(entry, Tensor) else list(entry))
+    ]
+    if len(flat) != len(params):
+        raise ValueError(f"Invalid direction: {len(flat)} tensors (expected {len(params)}, one a parameter)")
+    for u, p in zip(flat, params, strict=True):
+        if u.shape != p.shape:
+            raise ValueError(f"Invalid direction: shape {tuple(u.shape)} (expected the parameter's, {tuple(p.shape)})")
+    return flat
+
+
+def derivatives(
+    loss_fn: Callable[..., Any],
+    params: Sequence[Tensor],
+    direction: Sequence[Tensor],
+    group_of: Sequence[int],
+    rebuild: Rebuild,
+    order: int = 3,
+) -> Summary:
+    """Return the summary of a loss; the arguments have been checked."""
+    if order not in (2, 3):
+        raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
+    size = max(group_of) + 1
+    dtype = max((p.dtype for p in params), key=lambda d: torch.finfo(d).bits)
+    dtype = torch.float32 if torch.finfo(dtype).bits < 32 else dtype
+    with torch.enable_grad():
+        mu = [torch.zeros((), dtype=dtype, device=params[0].device, requires_grad=True) for _ in range(size)]
+        moved = [
+            p.detach() + mu[s].to(p.device) * u.detach().to(p.dtype)
+            for p, u, s in zip(params, direction, group_of, strict=True)
+        ]
+        loss = _loss(loss_fn, params, moved, rebuild)
+        gradient = _gradients(loss, mu, create_graph=True)
+        g, H, T = (torch.zeros(shape, dtype=dtype, device=mu[0].device) for shape in ((size,), (size, size), (size,)))
+        for s in range(size):
+            g[s] = gradient[s].detach()
+            row = _gradients(gradient[s], mu[s:], create_graph=order == 3)
+            for t, entry in enumerate(row, start=s):
+                H[s, t] = H[t, s] = entry.detach()
+            if order == 3:
+                T[s] = _gradients(row[0], [mu[s]], create_graph=False)[0]
+    return Summary(g, H, T)
+
+
+def _gradients(scalar: Tensor, mu: Sequence[Tensor], *, create_graph: bool) -> Sequence[Tensor]:
+    if not scalar.requires_grad:  # a constant
+        return [torch.zeros_like(m) for m in mu]
+    return torch.autograd.grad(scalar, mu, create_graph=create_graph, retain_graph=True, materialize_grads=True)
+
+
+def _loss(loss_fn: Callable[..., Any], params: Sequence[Tensor], moved: list[Tensor], rebuild: Rebuild) -> Tensor:
+    closure = takes_nothing(loss_fn)
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        Substituted({id(p): q for p, q in zip(params, moved, strict=True)} if closure else {}),
+    ):
+        loss = loss_fn() if closure else loss_fn(rebuild(moved))
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise ValueError(f"Invalid loss_fn: it returned {loss!r:.80} (expected a tensor with one element)")
+    loss = loss.reshape(())
+    leaves = [p for p in params if p.requires_grad and p.is_leaf]
+    if loss.requires_grad and leaves:
+        seen = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
+        if any(gradient is not None for gradient in seen):
+            raise RuntimeError(
+                "Invalid loss_fn: it uses a parameter where torch functions do not see it, in a custom autograd "
+                "function, say (expected a function of the parameters, passed to it as its argument)"
+            )
+    return loss
+
+
+def takes_nothing(function: Callable[..., Any]) -> bool:
+    """Return whether a function is a closure: it can be called without arguments."""
+    return all(
+        parameter.default is not parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in inspect.signature(function).parameters.values()
+    )
