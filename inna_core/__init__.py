@@ -7,14 +7,20 @@ The algorithms (`INNA`) run on NumPy, CuPy, torch, JAX and array-api-strict arra
 from inna_core import checkpoint, dynamics, schedules
 from inna_core.algorithm import Algorithm
 from inna_core.inna import INNA, INNAState
+from inna_core.newton_loop import Momentum, MomentumState, StepSizeRecord, StepSizes, StepSizeState
 from inna_core.newton_summary import NewtonStatus, NewtonStepSizes, Summary, newton_step_sizes
 
 __all__ = [
     "INNA",
     "Algorithm",
     "INNAState",
+    "Momentum",
+    "MomentumState",
     "NewtonStatus",
     "NewtonStepSizes",
+    "StepSizeRecord",
+    "StepSizeState",
+    "StepSizes",
     "Summary",
     "checkpoint",
     "dynamics",

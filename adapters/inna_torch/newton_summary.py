@@ -9,10 +9,15 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import array_api_compat.torch as xp
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import Optimizer
 
-from inna_core.newton_summary import Summary, partition
+from inna_core._checks import checked_number
+from inna_core.algorithm import Algorithm
+from inna_core.newton_loop import Momentum, StepSizeRecord, StepSizes, StepSizeState, direction, next_state
+from inna_core.newton_summary import NewtonStatus, Summary, partition
 from inna_torch.newton_derivatives import Substituted
 
 Tensor = torch.Tensor
@@ -69,7 +74,9 @@ def summary(
         True
     """
     params, names, groups, rebuild = flattened(params_or_groups, groups)
-    return derivatives(loss_fn, params, flat_direction(direction, params), partition_of(params, names, groups)[0], rebuild, order)
+    return derivatives(
+        loss_fn, params, flat_direction(direction, params), partition_of(params, names, groups)[0], rebuild, order
+    )
 
 
 Rebuild = Callable[[list[Tensor]], Any]
@@ -114,9 +121,11 @@ def partition_of(params: Sequence[Tensor], names: Sequence[str], groups: Any) ->
 def flat_direction(direction: Any, params: Sequence[Tensor]) -> list[Tensor]:
     if isinstance(direction, Mapping):
         direction = list(direction.values())
-    flat = [direction] if isinstance(direction, Tensor) else [
-        u for entry in direction for u in ([entry] if isinstance(entry, Tensor) else list(entry))
-    ]
+    flat = (
+        [direction]
+        if isinstance(direction, Tensor)
+        else [u for entry in direction for u in ([entry] if isinstance(entry, Tensor) else list(entry))]
+    )
     if len(flat) != len(params):
         raise ValueError(f"Invalid direction: {len(flat)} tensors (expected {len(params)}, one a parameter)")
     for u, p in zip(flat, params, strict=True):
@@ -191,3 +200,196 @@ def takes_nothing(function: Callable[..., Any]) -> bool:
         parameter.default is not parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         for parameter in inspect.signature(function).parameters.values()
     )
+
+
+class NewtonSummary(Optimizer):
+    """Trains without a learning rate: one step size per group, from the loss' second and third derivatives.
+
+    Each step moves theta_s by -damping eta_s u_s, where u is the direction of an algorithm of `inna_core` at the
+    gradients in ``p.grad``; every `period` steps eta is refreshed from the summary of ``summary_loss()`` along u, see
+    `inna_core.newton_loop`. With ``INNA()`` or ``INNAprop()`` as the algorithm this is INNA (INNAprop) without a
+    learning rate: alpha and beta are all that is left to choose.
+
+    The damping is kept as the param groups' ``lr``, so that torch's schedulers work on it: `ReduceLROnPlateau` is the
+    paper's plateau rule, since it shrinks the damping and, with it, the step sizes in use.
+
+    Args:
+        params: tensors, named tensors (whose names label the groups) or param groups.
+        summary_loss: called without arguments every `period` steps, returns the loss on a batch of its own, without
+            calling ``backward``; may be left out here and passed to `step`.
+        algorithm: makes the direction (default `inna_core.Momentum`, as in the paper).
+        damping: lambda_1 >= 0 (default 0.3).
+        damping_int: lambda_int >= 0 (default 1).
+        period: steps between two summaries, >= 1 (default 10).
+        groups: partition of the tensors, see `inna_core.newton_summary.partition`.
+        average, window, warmup, smoothing, clip, third_floor: see `inna_core.StepSizes`.
+        velocity_cap: largest time step of the algorithm's state, in units of its beta (default 0.5).
+        order: 3, or 2 for a model without third derivatives.
+        on_refresh: called with a `inna_core.StepSizeRecord` after each refresh, for logs and plots.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        TypeError: if an argument has a wrong type.
+
+    Reference: Wolinski, arXiv 2312.03885; Castera et al., JMLR 22(134), 2021.
+
+    Example:
+        >>> import torch, inna_core
+        >>> model = torch.nn.Linear(2, 1)
+        >>> x, y = torch.randn(8, 2), torch.randn(8, 1)
+        >>> loss = lambda: (model(x) - y).square().mean()
+        >>> optimizer = NewtonSummary(model.named_parameters(), loss, inna_core.INNA())
+        >>> for _ in range(20):
+        ...     optimizer.zero_grad()
+        ...     loss().backward()
+        ...     _ = optimizer.step()
+        >>> sorted(optimizer.step_sizes())
+        ['bias', 'weight']
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        summary_loss: Callable[[], Any] | None = None,
+        algorithm: Algorithm | None = None,
+        *,
+        damping: float = 0.3,
+        damping_int: float = 1.0,
+        period: int = 10,
+        groups: Any = "tensor",
+        average: float = 0.0,
+        window: int = 1,
+        warmup: int = 0,
+        smoothing: float = 0.5,
+        clip: bool = True,
+        third_floor: float = 0.0,
+        velocity_cap: float = 0.5,
+        order: int = 3,
+        on_refresh: Callable[[StepSizeRecord], Any] | None = None,
+    ) -> None:
+        checked_number("damping", damping)
+        self.velocity_cap = checked_number("velocity_cap", velocity_cap, positive=True)
+        if not isinstance(period, int) or isinstance(period, bool) or period < 1:
+            raise ValueError(f"Invalid period: {period!r} (expected an int >= 1)")
+        if order not in (2, 3):
+            raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
+        self.algorithm: Algorithm = Momentum() if algorithm is None else algorithm
+        self.rule = StepSizes(damping_int, average, window, warmup, smoothing, clip, third_floor)
+        self.summary_loss, self.period, self.order, self.on_refresh = summary_loss, period, order, on_refresh
+        self.groups = groups
+        self.steps = 0
+        self.sizes: StepSizeState | None = None
+        super().__init__(params, {"lr": damping})
+        self.group_of, self.labels = self._partition()
+
+    def _partition(self) -> tuple[list[int], list[str]]:
+        params = [p for group in self.param_groups for p in group["params"]]
+        names = [name for group in self.param_groups for name in group.get("param_names", ())]
+        return partition_of(params, names or [str(i) for i in range(len(params))], self.groups)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; before the first step only, since the summary's groups are fixed then.
+
+        Raises:
+            ValueError: if steps have been made, or as torch raises.
+            TypeError: if a parameter is not a real floating-point tensor.
+        """
+        if self.steps:
+            raise ValueError("Invalid param_group: added after the first step (expected all groups before it)")
+        super().add_param_group(param_group)
+        checked_number("lr", self.param_groups[-1]["lr"])
+        if hasattr(self, "labels"):
+            self.group_of, self.labels = self._partition()
+
+    def step_sizes(self) -> dict[str, float]:
+        """Return the step sizes lambda_1 eta_s in use, by label of the group; 0 before the first step."""
+        if self.sizes is None:
+            return dict.fromkeys(self.labels, 0.0)
+        damping = {s: group["lr"] for s, group in zip(self.group_of, self._groups(), strict=True)}
+        eta = self.rule.step_sizes(self.sizes).tolist()
+        return {label: damping[s] * eta[s] for s, label in enumerate(self.labels)}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for group in self.param_groups for _ in group["params"]]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None, *, summary_loss: Callable[[], Any] | None = None) -> Any:
+        """Perform one optimization step.
+
+        Args:
+            closure: reevaluates the model, calls ``backward`` and returns the loss; called once.
+            summary_loss: as in the constructor, for this step.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            ValueError: if a summary is due and there is no summary_loss, or a damping has become invalid. Whatever is
+                raised, no parameter and no state has changed.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups = self._groups()
+        params = [p for group in self.param_groups for p in group["params"]]
+        dampings = [checked_number("lr", group["lr"]) for group in groups]
+        algorithm: Any = self.algorithm
+        states, directions = [], []
+        for p in params:
+            stored = self.state.get(p, {})
+            states.append(algorithm.state_type(**stored) if stored else algorithm.init(p, xp))
+            directions.append(
+                torch.zeros_like(p) if p.grad is None else direction(algorithm, p.grad, states[-1], p, xp)
+            )
+
+        sizes = self.sizes
+        due = sizes is None or self.steps % self.period == 0 or int(sizes.refreshes) < self.rule.warmup
+        if due:
+            summary_loss = self.summary_loss if summary_loss is None else summary_loss
+            if summary_loss is None:
+                raise ValueError("Invalid summary_loss: None (expected a closure, since a summary is due at this step)")
+            found = derivatives(summary_loss, params, directions, self.group_of, lambda new: new, self.order)
+            # S numbers: the solver is faster and more precise where float64 is at home
+            found = Summary(*(x.to("cpu", torch.float64) for x in found))
+            sizes = self.rule.update(found, self.rule.init(found) if sizes is None else sizes)
+        assert sizes is not None
+        eta = self.rule.step_sizes(sizes).tolist()
+
+        for p, s, damping, state, u in zip(params, self.group_of, dampings, states, directions, strict=True):
+            if p.grad is None:
+                continue
+            step = damping * eta[s]
+            state = next_state(algorithm, p.grad, state, p, max(step, 0.0), self.velocity_cap, xp)
+            p.sub_(step * u)
+            self.state[p].update(state._asdict())
+        self.sizes = sizes
+        self.steps += 1
+        if due and self.on_refresh is not None:
+            self.on_refresh(
+                StepSizeRecord(self.steps - 1, self.step_sizes(), float(sizes.radius), NewtonStatus(int(sizes.status)))
+            )
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return torch's state and, under ``"summary"``, the number of steps and the state of the step sizes."""
+        sizes = {} if self.sizes is None else {name: x.clone() for name, x in self.sizes._asdict().items()}
+        return {**super().state_dict(), "summary": {"steps": self.steps, **sizes}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state that `state_dict` returned: the run continues bit for bit.
+
+        Raises:
+            ValueError: if it has not the state of the step sizes, or of other groups.
+        """
+        own = dict(state_dict.get("summary", {}))
+        fields = set(StepSizeState._fields) if len(own) > 1 else set()
+        if set(own) != {"steps"} | fields:
+            raise ValueError(
+                f"Invalid state_dict: summary has {sorted(own)} (expected steps and the step sizes' state)"
+            )
+        if fields and tuple(own["eta"].shape) != (len(self.labels),):
+            raise ValueError(f"Invalid state_dict: {own['eta'].shape[0]} step sizes (expected {len(self.labels)})")
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != "summary"})
+        self.steps = own.pop("steps")
+        self.sizes = StepSizeState(**{name: x.clone() for name, x in own.items()}) if fields else None
