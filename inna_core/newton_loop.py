@@ -32,7 +32,7 @@ from array_api_compat import array_namespace
 
 from inna_core._checks import as_array, check_parameter, check_update, checked_number
 from inna_core.algorithm import Array, Namespace, Scalar
-from inna_core.newton_summary import NewtonStatus, Summary, newton_step_sizes
+from inna_core.newton_summary import Loop, NewtonStatus, Summary, newton_step_sizes
 
 
 class MomentumState(NamedTuple):
@@ -197,12 +197,13 @@ class StepSizes:
         none = xp.asarray(0, dtype=xp.int32)
         return StepSizeState(none, g, H, T, xp.zeros_like(g[0, :]), xp.zeros_like(g[0, 0]), none + 0)
 
-    def update(self, summary: Summary, state: StepSizeState) -> StepSizeState:
+    def update(self, summary: Summary, state: StepSizeState, loop: Loop | None = None) -> StepSizeState:
         """Take in a summary. One that is not finite changes nothing but the status.
 
         Args:
             summary: of the loss along the present direction.
             state: from `init` or the previous `update`.
+            loop: see `newton_step_sizes`.
 
         Returns:
             The next state; the arguments stay unchanged.
@@ -219,16 +220,16 @@ class StepSizes:
         filled = xp.where(k + 1 < self.window, k + 1, xp.full_like(k, self.window))
         g, H, T = (xp.sum(x, axis=0) / xp.astype(filled, x.dtype) for x in kept)
         # a mean of rounded numbers may lose symmetry, and its third derivatives are a mean of signs
-        found = newton_step_sizes(g, H, T, damping=self.damping_int, third_floor=self.third_floor)
+        found = newton_step_sizes(g, H, T, damping=self.damping_int, third_floor=self.third_floor, loop=loop)
 
         first = k <= self.warmup
         weight = xp.where(first, xp.zeros_like(found.eta), xp.full_like(found.eta, self.smoothing))
         eta = weight * state.eta + (1 - weight) * found.eta
         eta = xp.where(k < self.warmup, xp.zeros_like(eta), eta)
-        new = StepSizeState(k + 1, *kept, eta, found.radius, found.status)
+        new = StepSizeState(k + 1, kept[0], kept[1], kept[2], eta, found.radius, found.status)
         good = found.status != int(NewtonStatus.FAILED)
-        chosen = [xp.where(good, a, b) for a, b in zip(new[:-1], state[:-1], strict=True)]
-        return StepSizeState(*chosen, found.status)
+        chosen = (xp.where(good, a, b) for a, b in zip(new, state, strict=True))
+        return StepSizeState(*chosen)._replace(status=found.status)
 
     def step_sizes(self, state: StepSizeState) -> Array:
         """Return eta, shape (S,), negative entries set to 0 where `clip` says so."""

@@ -40,7 +40,7 @@ method and its global performance. Mathematical Programming 108, 2006.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -57,6 +57,9 @@ _TOLERANCE = 1e-10
 
 _CENTRES, _SHIFTS, _ROOT_STEPS = 3, 10, 20
 """Most repetitions of step 4, trial shifts of step 3 and Newton steps in the radius; 3, 8 and 12 were ever needed."""
+
+
+Loop = Callable[[Callable[[tuple[Array, ...]], tuple[Array, ...]], tuple[Array, ...], int], tuple[Array, ...]]
 
 
 class Summary(NamedTuple):
@@ -145,12 +148,19 @@ def partition(names: Sequence[str], ranks: Sequence[int], groups: Any = "tensor"
 
 
 def newton_step_sizes(
-    gradient: Array, hessian: Array, third: Array, *, damping: Scalar, third_floor: float = 0.0
+    gradient: Array,
+    hessian: Array,
+    third: Array,
+    *,
+    damping: Scalar,
+    third_floor: float = 0.0,
+    loop: Loop | None = None,
 ) -> NewtonStepSizes:
     """Return the step sizes that minimise -g^T eta + 1/2 eta^T H eta + damping/6 |D eta|^3.
 
     Everything is computed in float64 where the framework has it, by a fixed program without callbacks: it works under
-    ``jax.jit``. On arrays with known values the loops end early, with the same result.
+    ``jax.jit``. On arrays with known values the loops end early, with the same result; so they do in a `loop` of the
+    framework's own, which keeps the compiled program small besides.
 
     Where minimisers come in pairs, the one whose step sizes sum to more, each in the units of its group's curvature, is
     taken. A group without any information (zero row of H, T = 0) gets the step size 0.
@@ -162,6 +172,9 @@ def newton_step_sizes(
         damping: lambda_int >= 0, a float or a 0-d array; 0 is plain Newton in R^S.
         third_floor: kappa >= 0; raises |T_s| to at least kappa H_ss^2 / |g_s|, which keeps a step size below about
             sqrt(2 / (kappa damping)) times its own Newton step |g_s / H_ss|. 0 (default) is the published method.
+        loop: called as ``loop(body, state, rounds)``, returns the state after applying ``body: state -> state`` until
+            its last entry, a flag, is true, `rounds` times at most (default: a Python loop). The state is a tuple of
+            arrays whose shapes and dtypes stay. Under jit: ``inna_optax.while_loop``.
 
     Returns:
         Step sizes and radius in the gradient's dtype, and the status.
@@ -191,7 +204,7 @@ def newton_step_sizes(
     T = _with_floor(xp, g, H, xp.abs(T), third_floor)
     problem, units = _scaled(xp, g, (H + H.T) / 2, damping * T)
     problem, convexified, least, bare = _convexified(xp, problem)
-    y, hard, accurate = _minimiser(xp, problem, least)
+    y, hard, accurate = _minimiser(xp, problem, least, _python_loop if loop is None else loop)
     y = xp.where(bare, xp.zeros_like(y), y)
     eta, fits = _from_units(xp, y, units, xp.finfo(gradient.dtype).max ** 0.5)
     radius = _norm(xp, xp.pow(T, 1 / 3) * eta)
@@ -255,12 +268,17 @@ def _widest(xp: Namespace, array: Array) -> Any:
     return wide.get("float64", wide["float32"])
 
 
-def _known(flag: Array) -> bool:
-    """Return whether a flag is known to be true: ends a loop whose further rounds would change nothing."""
-    try:
-        return bool(flag)
-    except (TypeError, RuntimeError):  # traced: its value is not known yet, and all rounds are made
-        return False
+def _python_loop(
+    body: Callable[[tuple[Array, ...]], tuple[Array, ...]], state: tuple[Array, ...], rounds: int
+) -> tuple[Array, ...]:
+    for _ in range(rounds):
+        state = body(state)
+        try:
+            if bool(state[-1]):
+                break
+        except (TypeError, RuntimeError):  # traced: not known yet, and further rounds change nothing where it holds
+            pass
+    return state
 
 
 def _ratio(xp: Namespace, a: Array, b: Array, otherwise: float = 0.0) -> Array:
@@ -386,44 +404,47 @@ def _convexified(xp: Namespace, problem: _Problem) -> tuple[_Problem, Array, Arr
     return _Problem(g, H, d), unbounded | aimless, xp.where(unbounded, xp.ones_like(w[0]), w[0]), bare
 
 
-def _positive_definite_shift(xp: Namespace, problem: _Problem, least: Array) -> Array:
+def _positive_definite_shift(xp: Namespace, problem: _Problem, least: Array, loop: Loop) -> Array:
     """Return some rho0 for which M(rho0) is positive definite, away from the boundary where that is possible."""
     _, H, d = problem
     eps = xp.finfo(H.dtype).eps
     D2 = _diagonal(xp, d * d)
     wanted = xp.clip(least / 4, max=1e-3)
-    rho, found = xp.zeros_like(least), xp.asarray(False)
-    for k in range(_SHIFTS):
+
+    def trial(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        rho, enough, factor, found = state
         c, w, V = _jacobi(xp, H + rho * D2)
-        enough = xp.clip(wanted / 8, max=eps**0.5) if k == 0 else wanted / 8
         found = found | (w[0] > enough)
-        if _known(found):
-            break
         # To first order eigenvalue i reaches the wanted size at rho + (wanted - w_i) / z_i^T D^2 z_i, and never before.
         growth = xp.sum((d[:, None] * c[:, None] * V) ** 2, axis=0)
         weak = (w < wanted) & (growth > 0)
         target = rho + xp.max(xp.where(weak, _ratio(xp, wanted - w, growth), xp.zeros_like(w)))
-        rho = xp.where(found, rho, xp.clip(xp.maximum(2.0**k * rho, 2 * target), max=1e100))
-    return rho
+        rho = xp.where(found, rho, xp.clip(xp.maximum(factor * rho, 2 * target), max=1e100))
+        return rho, wanted / 8, 2 * factor, found
+
+    enough = xp.clip(wanted / 8, max=eps**0.5)
+    return loop(trial, (xp.zeros_like(least), enough, xp.ones_like(least), least < 0), _SHIFTS)[0]
 
 
-def _minimiser(xp: Namespace, problem: _Problem, least: Array) -> tuple[Array, Array, Array]:
+def _minimiser(xp: Namespace, problem: _Problem, least: Array, loop: Loop) -> tuple[Array, Array, Array]:
     """Return the solution y of (2), whether it was the hard case, and whether (2) holds to `_TOLERANCE`."""
     eps = xp.finfo(problem.H.dtype).eps
-    best = _candidate(xp, problem, _positive_definite_shift(xp, problem, least))
-    done = best.residual <= 8 * eps
-    for _ in range(_CENTRES - 1):
-        if _known(done):
-            break
-        new = _candidate(xp, problem, best.centre)
+
+    def closer(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        best, done = _Candidate(*state[:-1]), state[-1]
+        new = _candidate(xp, problem, best.centre, loop)
         better = ~done & (new.residual < best.residual)
         done = done | ~better | (new.residual <= 8 * eps)
-        best = _Candidate(*(xp.where(better, x, old) for x, old in zip(new, best, strict=True)))
-    tolerance = max(_TOLERANCE, 1e4 * eps)
-    return best.y, best.hard, best.residual <= tolerance
+        return *(xp.where(better, x, old) for x, old in zip(new, best, strict=True)), done
+
+    zero, no = xp.zeros_like(least), least != least
+    rho0 = _positive_definite_shift(xp, problem, least, loop)
+    start = _Candidate(xp.zeros_like(problem.g), zero, no, zero + xp.inf, rho0)
+    best = _Candidate(*loop(closer, (*start, no), _CENTRES)[:-1])
+    return best.y, best.hard, best.residual <= max(_TOLERANCE, 1e4 * eps)
 
 
-def _candidate(xp: Namespace, problem: _Problem, rho0: Array) -> _Candidate:
+def _candidate(xp: Namespace, problem: _Problem, rho0: Array, loop: Loop) -> _Candidate:
     """Solve (2) in the coordinates in which M(rho0) and D^2 are diagonal."""
     g, H, d = problem
     size, eps = H.shape[0], xp.finfo(H.dtype).eps
@@ -444,7 +465,7 @@ def _candidate(xp: Namespace, problem: _Problem, rho0: Array) -> _Candidate:
     lowest = xp.where(rho0 - one / top > 4 * size * eps * rho0, rho0 - one / top, zero)
     share = delta / top
     base = (1 - share) + start * share
-    p = _root(xp, gamma * xp.sqrt(delta), base, share, lowest, top)
+    p = _root(xp, gamma * xp.sqrt(delta), base, share, lowest, top, loop)
     scale = base + p * share
     y_white = _ratio(xp, gamma, scale)
     rho = xp.where(start > 0, zero, lowest) + p / top
@@ -466,7 +487,9 @@ def _candidate(xp: Namespace, problem: _Problem, rho0: Array) -> _Candidate:
     return _Candidate(y, rho, hard, _residual(xp, problem, y, rho), centre)
 
 
-def _root(xp: Namespace, coefficients: Array, base: Array, share: Array, lowest: Array, top: Array) -> Array:
+def _root(
+    xp: Namespace, coefficients: Array, base: Array, share: Array, lowest: Array, top: Array, loop: Loop
+) -> Array:
     """Return the p >= 0 at which |coefficients / (base + p share)| = 2 (lowest + p / top); 0 if there is none.
 
     The logarithm of the ratio of both sides, as a function of log p, has a slope between 0 and 2, constant at either
@@ -489,20 +512,21 @@ def _root(xp: Namespace, coefficients: Array, base: Array, share: Array, lowest:
     high = one + xp.clip(top, max=1e120) * xp.clip(at_centre, max=1e120)
     low = high * eps**4
     none = difference(low)[0] >= 0
-    p, done = low, none  # from the side of the pole, where the first step already lands near
-    before = xp.full_like(p, xp.inf)
-    for _ in range(_ROOT_STEPS):
+
+    def newton(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        p, low, high, before, done = state
         value, slope = difference(p)
         low, high = xp.where(value < 0, p, low), xp.where(value >= 0, p, high)
         step = _ratio(xp, value, slope)
-        newton = p * xp.exp(-xp.clip(step, min=-200.0, max=200.0))
-        inside = (newton > low) & (newton < high) & (xp.abs(value) <= before / 2)
-        before = xp.where(inside, xp.abs(value), xp.full_like(p, xp.inf))
+        moved = p * xp.exp(-xp.clip(step, min=-200.0, max=200.0))
+        inside = (moved > low) & (moved < high) & (xp.abs(value) <= before / 2)
+        before = xp.where(inside, xp.abs(value), zero + xp.inf)
         last = xp.abs(step) <= 1e-3 * eps**0.5  # the next value would differ by less than rounding
-        p = xp.where(done, p, xp.where(inside | last, newton, xp.sqrt(low) * xp.sqrt(high)))
-        done = done | last
-        if _known(done):
-            break
+        p = xp.where(done, p, xp.where(inside | last, moved, xp.sqrt(low) * xp.sqrt(high)))
+        return p, low, high, before, done | last
+
+    # from the side of the pole, where the first step already lands near
+    p = loop(newton, (low, low, high, zero + xp.inf, none), _ROOT_STEPS)[0]
     return xp.where(none, zero, p)
 
 

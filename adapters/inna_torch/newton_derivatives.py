@@ -168,4 +168,5 @@ class Substituted(TorchFunctionMode):
             raise NotImplementedError(
                 f"Invalid loss_fn: it calls {REFUSED[func]} (expected operations with a third derivative)"
             )
-        return REWRITTEN.get(func, func)(*args, **kwargs)
+        called: Callable[..., Any] = REWRITTEN.get(func, func)
+        return called(*args, **kwargs)

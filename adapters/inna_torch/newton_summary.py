@@ -1,8 +1,8 @@
 """Summary-Newton for torch: the derivatives of a loss along a direction split into groups.
 
 With phi(mu) = L(theta + sum_s mu_s u_s), S leaves mu_s of rank 0 enter the forward pass. The S entries of phi' are
-differentiated one by one, g_s with respect to mu_s, ..., mu_S only, and each graph is freed before the next is made: the
-memory does not grow with S. The equations and the method are in `inna_core.newton_summary`.
+differentiated one by one, g_s with respect to mu_s, ..., mu_S only, and each graph is freed before the next is made:
+the memory does not grow with S. The equations and the method are in `inna_core.newton_summary`.
 """
 
 import inspect
@@ -344,7 +344,7 @@ class NewtonSummary(Optimizer):
             )
 
         sizes = self.sizes
-        due = sizes is None or self.steps % self.period == 0 or int(sizes.refreshes) < self.rule.warmup
+        due = sizes is None or self.steps % self.period == 0 or self.steps < self.period or int(sizes.refreshes) < self.rule.warmup
         if due:
             summary_loss = self.summary_loss if summary_loss is None else summary_loss
             if summary_loss is None:
