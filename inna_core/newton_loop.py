@@ -25,6 +25,7 @@ group's step is long, see `inna_core.dynamics`.
 Reference: P. Wolinski, arXiv 2312.03885, section 3 (the loop, with a momentum direction); INNA: `inna_core.inna`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -124,6 +125,7 @@ class StepSizeState(NamedTuple):
         hessian: likewise H, shape (window, S, S).
         third: likewise T, shape (window, S).
         eta: exponential average of the step sizes, shape (S,), signs kept.
+        ceiling: what the next step sizes may be at most, shape (S,).
         radius: of the last solution, 0-d.
         status: `NewtonStatus` of the last solution, 0-d int32.
     """
@@ -133,6 +135,7 @@ class StepSizeState(NamedTuple):
     hessian: Array
     third: Array
     eta: Array
+    ceiling: Array
     radius: Array
     status: Array
 
@@ -167,6 +170,7 @@ class StepSizes:
     window: int = 1
     warmup: int = 0
     smoothing: float = 0.5
+    rise: float = 2.0
     clip: bool = True
     third_floor: float = 0.0
 
@@ -195,7 +199,7 @@ class StepSizes:
         xp = array_namespace(*summary)
         g, H, T = (xp.zeros((self.window, *x.shape), dtype=x.dtype) for x in summary)
         none = xp.asarray(0, dtype=xp.int32)
-        return StepSizeState(none, g, H, T, xp.zeros_like(g[0, :]), xp.zeros_like(g[0, 0]), none + 0)
+        return StepSizeState(none, g, H, T, xp.zeros_like(g[0, :]), xp.full_like(g[0, :], xp.inf), xp.zeros_like(g[0, 0]), none + 0)
 
     def update(self, summary: Summary, state: StepSizeState, loop: Loop | None = None) -> StepSizeState:
         """Take in a summary. One that is not finite changes nothing but the status.
@@ -225,8 +229,13 @@ class StepSizes:
         first = k <= self.warmup
         weight = xp.where(first, xp.zeros_like(found.eta), xp.full_like(found.eta, self.smoothing))
         eta = weight * state.eta + (1 - weight) * found.eta
+        if self.rise < math.inf:
+            # a curvature that has grown acts at once, one that has vanished only little by little
+            eta = xp.where(found.eta < eta, found.eta, eta)
+            eta = xp.where(eta > state.ceiling, state.ceiling, eta)
         eta = xp.where(k < self.warmup, xp.zeros_like(eta), eta)
-        new = StepSizeState(k + 1, kept[0], kept[1], kept[2], eta, found.radius, found.status)
+        ceiling = xp.where(eta > 0, self.rise * eta, state.ceiling)
+        new = StepSizeState(k + 1, kept[0], kept[1], kept[2], eta, ceiling, found.radius, found.status)
         good = found.status != int(NewtonStatus.FAILED)
         chosen = (xp.where(good, a, b) for a, b in zip(new, state, strict=True))
         return StepSizeState(*chosen)._replace(status=found.status)

@@ -176,6 +176,7 @@ def newton_summary(
     window: int = 1,
     warmup: int = 0,
     smoothing: float = 0.5,
+    rise: float = 2.0,
     clip: bool = True,
     third_floor: float = 0.0,
     velocity_cap: float = 0.5,
@@ -194,7 +195,7 @@ def newton_summary(
         damping_int: lambda_int >= 0 (default 1).
         period: steps between two summaries, >= 1 (default 10).
         groups: as in `summary`.
-        average, window, warmup, smoothing, clip, third_floor: see `inna_core.StepSizes`.
+        average, window, warmup, smoothing, rise, clip, third_floor: see `inna_core.StepSizes`.
         velocity_cap: largest time step of the algorithm's state, in units of its beta (default 0.5).
         order: 3, or 2 for a model without third derivatives.
 
@@ -228,7 +229,7 @@ def newton_summary(
         raise ValueError(f"Invalid period: {period!r} (expected an int >= 1)")
     if order not in (2, 3):
         raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
-    rule = StepSizes(damping_int, average, window, warmup, smoothing, clip, third_floor)
+    rule = StepSizes(damping_int, average, window, warmup, smoothing, rise, clip, third_floor)
     slots: tuple[str, ...] = maker.state_type._fields
 
     def init(params: Any) -> Any:

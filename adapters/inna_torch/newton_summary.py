@@ -222,7 +222,7 @@ class NewtonSummary(Optimizer):
         damping_int: lambda_int >= 0 (default 1).
         period: steps between two summaries, >= 1 (default 10).
         groups: partition of the tensors, see `inna_core.newton_summary.partition`.
-        average, window, warmup, smoothing, clip, third_floor: see `inna_core.StepSizes`.
+        average, window, warmup, smoothing, rise, clip, third_floor: see `inna_core.StepSizes`.
         velocity_cap: largest time step of the algorithm's state, in units of its beta (default 0.5).
         order: 3, or 2 for a model without third derivatives.
         on_refresh: called with a `inna_core.StepSizeRecord` after each refresh, for logs and plots.
@@ -261,6 +261,7 @@ class NewtonSummary(Optimizer):
         window: int = 1,
         warmup: int = 0,
         smoothing: float = 0.5,
+        rise: float = 2.0,
         clip: bool = True,
         third_floor: float = 0.0,
         velocity_cap: float = 0.5,
@@ -274,7 +275,7 @@ class NewtonSummary(Optimizer):
         if order not in (2, 3):
             raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
         self.algorithm: Algorithm = Momentum() if algorithm is None else algorithm
-        self.rule = StepSizes(damping_int, average, window, warmup, smoothing, clip, third_floor)
+        self.rule = StepSizes(damping_int, average, window, warmup, smoothing, rise, clip, third_floor)
         self.summary_loss, self.period, self.order, self.on_refresh = summary_loss, period, order, on_refresh
         self.groups = groups
         self.steps = 0
@@ -344,7 +345,12 @@ class NewtonSummary(Optimizer):
             )
 
         sizes = self.sizes
-        due = sizes is None or self.steps % self.period == 0 or self.steps < self.period or int(sizes.refreshes) < self.rule.warmup
+        due = (
+            sizes is None
+            or self.steps % self.period == 0
+            or self.steps < self.period
+            or int(sizes.refreshes) < self.rule.warmup
+        )
         if due:
             summary_loss = self.summary_loss if summary_loss is None else summary_loss
             if summary_loss is None:
