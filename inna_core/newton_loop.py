@@ -7,10 +7,10 @@ eta_s of the group s, is
     theta_s <- theta_s - lambda_1 eta_s u_s
     m       <- the algorithm's next state for the step size min(lambda_1 eta_s, c beta)                    (1)
 
-Every `period` steps eta is refreshed, on a batch of its own:
+Every `period` steps, and at each of the first `period` steps, while the direction grows, eta is refreshed, on a batch of its own:
 
     summary (g, H, T) -> averages of (g, H, T) -> step sizes eta* -> eta <- a eta + (1 - a) eta*, at first eta*
-            -> negative entries count as 0                                                                 (2)
+            -> no more than `rise` times the last positive eta -> negative entries count as 0              (2)
 
 | symbol   | meaning                                                            | name in code            |
 |----------|--------------------------------------------------------------------|-------------------------|
@@ -25,7 +25,6 @@ group's step is long, see `inna_core.dynamics`.
 Reference: P. Wolinski, arXiv 2312.03885, section 3 (the loop, with a momentum direction); INNA: `inna_core.inna`.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -147,9 +146,10 @@ class StepSizes:
     Args:
         damping_int: lambda_int of `newton_step_sizes`, >= 0.
         average: weight of the past in a moving average of (g, H, T), in [0, 1); 0 takes each summary as it is.
-        window: number of last summaries whose mean is taken, >= 1; not together with average.
+        window: number of last summaries whose mean is taken, >= 1; needs average = 0 if it is more than 1.
         warmup: number of first summaries during which the step sizes stay 0, while the averages fill.
         smoothing: a, weight of the past in the step sizes, in [0, 1).
+        rise: largest factor by which a step size may grow from one summary to the next, > 0, infinity for none.
         clip: whether negative step sizes count as 0.
         third_floor: kappa of `newton_step_sizes`.
 
@@ -158,7 +158,7 @@ class StepSizes:
 
     Example:
         >>> import numpy as np
-        >>> rule = StepSizes(smoothing=0.0)
+        >>> rule = StepSizes()
         >>> one = Summary(np.asarray([140.25]), np.asarray([[840.75]]), np.asarray([2185.625]))
         >>> state = rule.update(one, rule.init(one))
         >>> rule.step_sizes(state).round(6)
@@ -166,7 +166,7 @@ class StepSizes:
     """
 
     damping_int: Scalar = 1.0
-    average: float = 0.0
+    average: float = 0.9
     window: int = 1
     warmup: int = 0
     smoothing: float = 0.5
@@ -179,6 +179,8 @@ class StepSizes:
         checked_number("average", self.average, below=1.0)
         checked_number("smoothing", self.smoothing, below=1.0)
         checked_number("third_floor", self.third_floor)
+        if self.rise != float("inf"):
+            checked_number("rise", self.rise, positive=True)
         for name, least in (("window", 1), ("warmup", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
@@ -188,7 +190,7 @@ class StepSizes:
         if not isinstance(self.clip, bool):
             raise TypeError(f"Invalid clip: {self.clip!r} (expected True or False)")
         if self.average and self.window > 1:
-            raise ValueError(f"Invalid window: {self.window!r} (expected 1 where average is {self.average!r})")
+            raise ValueError(f"Invalid window: {self.window!r} (expected 1, since average is {self.average!r})")
 
     def init(self, summary: Summary) -> StepSizeState:
         """Return the state before the first summary, arrays like a summary's: step sizes 0.
@@ -199,7 +201,9 @@ class StepSizes:
         xp = array_namespace(*summary)
         g, H, T = (xp.zeros((self.window, *x.shape), dtype=x.dtype) for x in summary)
         none = xp.asarray(0, dtype=xp.int32)
-        return StepSizeState(none, g, H, T, xp.zeros_like(g[0, :]), xp.full_like(g[0, :], xp.inf), xp.zeros_like(g[0, 0]), none + 0)
+        return StepSizeState(
+            none, g, H, T, xp.zeros_like(g[0, :]), xp.full_like(g[0, :], xp.inf), xp.zeros_like(g[0, 0]), none + 0
+        )
 
     def update(self, summary: Summary, state: StepSizeState, loop: Loop | None = None) -> StepSizeState:
         """Take in a summary. One that is not finite changes nothing but the status.
@@ -229,10 +233,7 @@ class StepSizes:
         first = k <= self.warmup
         weight = xp.where(first, xp.zeros_like(found.eta), xp.full_like(found.eta, self.smoothing))
         eta = weight * state.eta + (1 - weight) * found.eta
-        if self.rise < math.inf:
-            # a curvature that has grown acts at once, one that has vanished only little by little
-            eta = xp.where(found.eta < eta, found.eta, eta)
-            eta = xp.where(eta > state.ceiling, state.ceiling, eta)
+        eta = xp.where(eta > state.ceiling, state.ceiling, eta)
         eta = xp.where(k < self.warmup, xp.zeros_like(eta), eta)
         ceiling = xp.where(eta > 0, self.rise * eta, state.ceiling)
         new = StepSizeState(k + 1, kept[0], kept[1], kept[2], eta, ceiling, found.radius, found.status)
