@@ -7,7 +7,8 @@ eta_s of the group s, is
     theta_s <- theta_s - lambda_1 eta_s u_s
     m       <- the algorithm's next state for the step size min(lambda_1 eta_s, c beta)                    (1)
 
-Every `period` steps, and at each of the first `period` steps, while the direction grows, eta is refreshed, on a batch of its own:
+Every `period` steps, and at each of the first `period` steps, while the direction grows, eta is refreshed, on a batch of
+its own:
 
     summary (g, H, T) -> averages of (g, H, T) -> step sizes eta* -> eta <- a eta + (1 - a) eta*, at first eta*
             -> no more than `rise` times the last positive eta -> negative entries count as 0              (2)

@@ -90,7 +90,7 @@ def _tensorflow(phi: Callable[[Tensors], Any], mu: Tensors, order: int) -> Rows:
     import tensorflow as tf
 
     zero = tf.UnconnectedGradients.ZERO
-    rows, third = [], []
+    third: list[Any] = []
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as outer:
         outer.watch(mu)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as middle:
@@ -99,8 +99,7 @@ def _tensorflow(phi: Callable[[Tensors], Any], mu: Tensors, order: int) -> Rows:
                 inner.watch(mu)
                 loss = phi(mu)
             g = inner.gradient(loss, mu, unconnected_gradients=zero)
-        for s in range(len(mu)):
-            rows.append(middle.gradient(g[s], mu[s:], unconnected_gradients=zero))
+        rows = [middle.gradient(g[s], mu[s:], unconnected_gradients=zero) for s in range(len(mu))]
     if order == 3:
         third = [outer.gradient(row[0], mu[s], unconnected_gradients=zero) for s, row in enumerate(rows)]
     return g, rows, third
