@@ -1,7 +1,7 @@
 """The cases: which algorithm, with which hyperparameters and step sizes, on which shapes; and what must be refused."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,16 @@ class Setup:
         hyper: the algorithm's hyperparameters.
         lrs: step size of each step; a constant schedule is one number.
         dtype: of the parameters.
-        options: further arguments of the host's optimizer.
+        weight_decay: rate.
+        published_decay: whether the decay acts on the velocity too.
     """
 
     algorithm: str
     hyper: dict[str, Any]
     lrs: tuple[float, ...]
     dtype: str = "float64"
-    options: dict[str, Any] = field(default_factory=dict)
+    weight_decay: float = 0.0
+    published_decay: bool = False
 
     def lr(self, k: int) -> float:
         return self.lrs[min(k, len(self.lrs) - 1)]
@@ -40,13 +42,19 @@ class Case:
     algorithm: str
     hyper: dict[str, float]
     lrs: tuple[float, ...]
+    weight_decay: float = 0.0
+    published_decay: bool = False
 
-    def setup(self, dtype: str, **options: Any) -> Setup:
-        return Setup(self.algorithm, self.hyper, self.lrs, dtype, options)
+    def setup(self, dtype: str) -> Setup:
+        return Setup(self.algorithm, self.hyper, self.lrs, dtype, self.weight_decay, self.published_decay)
 
 
 def decaying(lr: float, q: float, steps: int = 256) -> tuple[float, ...]:
     return tuple(lr * (k + 1) ** -q for k in range(steps))
+
+
+def innaprop(**changed: float) -> dict[str, float]:
+    return {"alpha": 0.1, "beta": 0.9, "sigma": 0.999, "eps": 1e-8, **changed}
 
 
 CASES: tuple[Case, ...] = (
@@ -58,6 +66,16 @@ CASES: tuple[Case, ...] = (
     Case("inna-alpha-lr-1", "INNA", {"alpha": 10.0, "beta": 0.1}, (0.1,)),  # velocity forgets
     Case("inna-alpha-lr-above-1", "INNA", {"alpha": 15.0, "beta": 0.2}, (0.1,)),  # velocity alternates
     Case("inna-lr-0", "INNA", {"alpha": 0.5, "beta": 0.1}, (0.0,)),
+    Case("inna-decay", "INNA", {"alpha": 0.5, "beta": 0.1}, (0.1,), weight_decay=0.3),
+    Case("innaprop-default", "INNAprop", innaprop(), (0.001,)),
+    Case("innaprop-decaying", "INNAprop", innaprop(), decaying(0.01, 0.25)),
+    Case("innaprop-2-2", "INNAprop", innaprop(alpha=2.0, beta=2.0), (0.01,)),
+    Case("innaprop-lr-is-beta", "INNAprop", innaprop(), (0.9,)),  # the printed form divides by beta - lr
+    Case("innaprop-lr-above-beta", "INNAprop", innaprop(beta=0.1), (0.2,)),
+    Case("innaprop-sigma-0", "INNAprop", innaprop(sigma=0.0), (0.01,)),
+    Case("innaprop-large-eps", "INNAprop", innaprop(eps=0.5), (0.01,)),
+    Case("innaprop-decay", "INNAprop", innaprop(), (0.01,), weight_decay=0.3),
+    Case("innaprop-published-decay", "INNAprop", innaprop(), (0.01,), weight_decay=0.3, published_decay=True),
 )
 
 DEFAULTS: tuple[Case, ...] = tuple(case for case in CASES if case.name.endswith("-default"))
@@ -85,12 +103,20 @@ def wrong_type(argument: str, *extra: Any) -> list[Refusal]:
     return [Refusal(argument, value, TypeError) for value in ("0.1", None, True, 1j, [0.1], *extra)]
 
 
+DAMPING = (
+    *out_of_range("lr", -0.1),
+    *out_of_range("alpha", -1e-9),
+    *out_of_range("beta", 0.0, -0.1),
+    *(refusal for name in ("lr", "alpha", "beta") for refusal in wrong_type(name)),
+)
+
 REFUSALS: dict[str, tuple[Refusal, ...]] = {
-    "INNA": (
-        *out_of_range("lr", -0.1),
-        *out_of_range("alpha", -1e-9),
-        *out_of_range("beta", 0.0, -0.1),
-        *(refusal for name in ("lr", "alpha", "beta") for refusal in wrong_type(name)),
+    "INNA": DAMPING,
+    "INNAprop": (
+        *DAMPING,
+        *out_of_range("sigma", -0.1, 1.0),
+        *out_of_range("eps", 0.0, -1e-8),
+        *(refusal for name in ("sigma", "eps") for refusal in wrong_type(name)),
     ),
 }
 """By algorithm."""

@@ -13,6 +13,8 @@ from conformance_tests.worker import Worker, open_here
 # Before any test imports JAX: the suite compares float64 trajectories.
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# the arrays are tiny: threads would only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     import importlib.util
 
-    absent = [name for name in config.getoption("--require") if importlib.util.find_spec(name) is None]
+    absent = [name for name in (config.getoption("--require") or []) if importlib.util.find_spec(name) is None]
     if absent:
         raise pytest.UsageError(f"--require: not installed: {', '.join(absent)}")
 

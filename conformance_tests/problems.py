@@ -1,4 +1,4 @@
-"""Problems for free-running trajectories: gradients by hand, in plain operators, evaluated at the host's own iterate."""
+"""Problems for free-running trajectories: gradients by hand, in plain operators, at the host's own iterate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +46,8 @@ def nonsmooth_rosenbrock(theta: list[Any]) -> list[Any]:
 def breast_cancer() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_breast_cancer
 
-    x, y = load_breast_cancer(return_X_y=True)
+    data: Any = load_breast_cancer()
+    x, y = data.data, data.target
     return (x - x.mean(0)) / x.std(0), y.astype(np.float64)
 
 
@@ -61,7 +62,8 @@ def logistic(theta: list[Any]) -> list[Any]:
 def digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
-    x, y = load_digits(return_X_y=True)
+    data: Any = load_digits()
+    x, y = data.data, data.target
     return x[:256] / 16.0, np.eye(10)[y[:256]]
 
 

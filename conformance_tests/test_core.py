@@ -82,7 +82,7 @@ def test_power_decay() -> None:
     schedule = schedules.PowerDecay(0.2, 1 / 4)
     assert [schedule(k) for k in (0, 15, 80)] == pytest.approx([0.2, 0.1, 0.2 / 3])
     for arguments in [(0.0, 0.5), (0.1, -1.0), (float("nan"), 0.5)]:
-        with pytest.raises(ValueError, match="Invalid (lr|q)"):
+        with pytest.raises(ValueError, match=r"Invalid (lr|q)"):
             schedules.PowerDecay(*arguments)
 
 

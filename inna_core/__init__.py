@@ -1,12 +1,13 @@
 """Inertial-Newton optimizers, written once against the Python array API.
 
-The algorithms (`INNA`) run on NumPy, CuPy, torch, JAX and array-api-strict arrays. `inna_torch`, `inna_optax` and
-`inna_keras` make the same functions native optimizers of those hosts.
+The algorithms (`INNA`, `INNAprop`) run on NumPy, CuPy, torch, JAX and array-api-strict arrays. `inna_torch`,
+`inna_optax` and `inna_keras` make the same functions native optimizers of those hosts.
 """
 
-from inna_core import checkpoint, dynamics, schedules
+from inna_core import checkpoint, compensation, decay, dynamics, schedules
 from inna_core.algorithm import Algorithm
 from inna_core.inna import INNA, INNAState
+from inna_core.innaprop import INNAprop, INNApropState
 from inna_core.newton_loop import Momentum, MomentumState, StepSizeRecord, StepSizes, StepSizeState
 from inna_core.newton_summary import NewtonStatus, NewtonStepSizes, Summary, newton_step_sizes
 
@@ -14,6 +15,8 @@ __all__ = [
     "INNA",
     "Algorithm",
     "INNAState",
+    "INNAprop",
+    "INNApropState",
     "Momentum",
     "MomentumState",
     "NewtonStatus",
@@ -23,6 +26,8 @@ __all__ = [
     "StepSizes",
     "Summary",
     "checkpoint",
+    "compensation",
+    "decay",
     "dynamics",
     "newton_step_sizes",
     "schedules",

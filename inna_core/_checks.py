@@ -42,6 +42,11 @@ def is_real_floating(array: Any) -> bool:
     return "float" in str(array.dtype)
 
 
+def is_narrow(array: Any) -> bool:
+    """Return whether the dtype is float16 or bfloat16, which hold too few digits for sums over many steps."""
+    return str(array.dtype).rstrip("'>").endswith("float16")
+
+
 def check_parameter(theta: Any) -> None:
     """Refuse a parameter that is not a real floating-point array."""
     if not hasattr(theta, "dtype") or not hasattr(theta, "shape"):
@@ -88,7 +93,12 @@ def check_update(xp: Any, state_type: type, grad: Any, state: Any, theta: Any, h
             )
 
 
+def namespace(theta: Any, xp: Any | None) -> Any:
+    """Return the namespace that the caller gave, or else the array's own."""
+    return array_namespace(theta) if xp is None else xp
+
+
 def as_array(x: Any) -> Any:
-    # NumPy turns the result of 0-d arithmetic into a scalar; a full index makes it an array again, and is the one
-    # spelling that every host accepts. Other shapes never need it.
-    return x[...] if x.shape == () else x
+    # NumPy turns the result of 0-d arithmetic into a scalar, which unlike an array has no item assignment; a full index
+    # makes it an array again.
+    return x[...] if x.shape == () and not hasattr(x, "__setitem__") else x

@@ -30,9 +30,7 @@ Journal of Machine Learning Research 22(134), 2021.
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from array_api_compat import array_namespace
-
-from inna_core._checks import as_array, check_parameter, check_update, checked_number
+from inna_core._checks import as_array, check_parameter, check_update, checked_number, namespace
 from inna_core.algorithm import Array, Namespace, Scalar
 
 
@@ -97,8 +95,7 @@ class INNA:
             TypeError: if theta is not a real floating-point array.
         """
         check_parameter(theta)
-        xp = array_namespace(theta) if xp is None else xp
-        return INNAState(velocity=xp.zeros_like(theta))
+        return INNAState(velocity=namespace(theta, xp).zeros_like(theta))
 
     def update(
         self, grad: Array, state: INNAState, theta: Array, lr: Scalar, xp: Namespace | None = None

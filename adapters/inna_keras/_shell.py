@@ -1,28 +1,49 @@
 """The one Keras shell: it turns an algorithm of `inna_core` into a Keras optimizer."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 import keras
 from keras import ops
 
-from inna_core._checks import checked_number, is_real_floating
+from inna_core._checks import checked_number, is_narrow, is_real_floating
 from inna_core.algorithm import Algorithm
+from inna_core.compensation import compensated_increment
+from inna_core.decay import update_with_decay
 
 
 class Elementwise(keras.optimizers.Optimizer):
     """An optimizer whose update of a variable needs that variable's gradient and state alone.
 
-    A public class passes its algorithm; the optimizer's variables are the fields of the algorithm's state.
+    A public class passes its algorithm; the optimizer's variables are the fields of the algorithm's state, in float32
+    for narrower variables, and ``compensation`` where the sum is compensated.
     """
 
-    def __init__(self, algorithm: Algorithm, learning_rate: Any, weight_decay: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        learning_rate: Any,
+        weight_decay: Any,
+        *,
+        published_decay: bool = False,
+        kahan_sum: bool | None,
+        **kwargs: Any,
+    ) -> None:
         if not callable(learning_rate):
             learning_rate = checked_number("learning_rate", learning_rate)
         if weight_decay is not None:
             weight_decay = checked_number("weight_decay", weight_decay)
+        for name, value, allowed in (
+            ("published_decay", published_decay, (True, False)),
+            ("kahan_sum", kahan_sum, (True, False, None)),
+        ):
+            if not any(value is one for one in allowed):
+                raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, allowed))})")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
         self.algorithm = algorithm
+        self.published_decay = published_decay
+        self.kahan_sum = kahan_sum
 
     def build(self, variables: list[Any]) -> None:
         """Create the optimizer's variables.
@@ -38,11 +59,30 @@ class Elementwise(keras.optimizers.Optimizer):
         for variable in variables:
             if not is_real_floating(variable):
                 raise TypeError(
-                    f"Invalid variables: {variable.name} of dtype {variable.dtype} (expected a real floating-point dtype)"
+                    f"Invalid variables: {variable.name} of dtype {variable.dtype} "
+                    "(expected a real floating-point dtype)"
                 )
         super().build(variables)
         names = self.algorithm.state_type._fields  # type: ignore[attr-defined]
-        self._slots = {name: self.add_optimizer_variables(variables, name) for name in names if name != "step"}
+        self._slots = {name: [self._slot(v, name) for v in variables] for name in names if name != "step"}
+        self._compensations = [
+            self._slot(v, "compensation", str(keras.backend.standardize_dtype(v.dtype)))
+            if (is_narrow(v) if self.kahan_sum is None else self.kahan_sum)
+            else None
+            for v in variables
+        ]
+
+    def _slot(self, variable: Any, name: str, dtype: str | None = None) -> Any:
+        if self._overwrite_variable_with_gradient(variable):
+            return None
+        if dtype is None and not is_narrow(variable):
+            return self.add_variable_from_reference(variable, name)
+        return self.add_variable(
+            shape=variable.shape,
+            dtype=dtype or "float32",
+            layout=getattr(variable, "_layout", None),
+            name=f"{getattr(variable, 'path', variable.name).replace('/', '_').replace(':', '_')}_{name}",
+        )
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """Update the variables; gradients that do not fit are refused before anything changes.
@@ -62,6 +102,10 @@ class Elementwise(keras.optimizers.Optimizer):
                 check_gradient(gradient, variable)
         super().apply(grads, variables if trainable_variables is not None else None)
 
+    def _apply_weight_decay(self, variables: list[Any]) -> None:
+        # The base class would decay here, in the variable's own precision; `update_step` does it in its own.
+        pass
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its state.
 
@@ -72,22 +116,38 @@ class Elementwise(keras.optimizers.Optimizer):
         """
         index = self._get_variable_index(variable)
         slots = {name: variables[index] for name, variables in self._slots.items()}
-        state = self.algorithm.state_type(**{name: ops.convert_to_tensor(slot) for name, slot in slots.items()})
-        delta, state = self.algorithm.update(
-            ops.cast(ops.convert_to_tensor(gradient), variable.dtype),
-            state,
-            ops.convert_to_tensor(variable),
-            ops.cast(learning_rate, variable.dtype),
+        owed = self._compensations[index]
+        dtype = "float32" if is_narrow(variable) else variable.dtype
+
+        def wide(x: Any) -> Any:
+            return ops.cast(ops.convert_to_tensor(x), dtype)
+
+        state = {name: wide(slot) for name, slot in slots.items()}
+        if "step" in self.algorithm.state_type._fields:  # type: ignore[attr-defined]
+            state["step"] = wide(self.iterations)
+        decays = self.weight_decay is not None and self._use_weight_decay(variable)
+        theta = wide(variable)
+        delta, next_state = update_with_decay(
+            self.algorithm,
+            wide(gradient),
+            self.algorithm.state_type(**state),
+            theta if owed is None else theta + wide(owed),
+            wide(learning_rate),
+            self.weight_decay if decays else 0.0,
+            published=self.published_decay,
             xp=ops,
         )
         for name, slot in slots.items():
-            self.assign(slot, getattr(state, name))
-        self.assign_add(variable, delta)
+            self.assign(slot, getattr(next_state, name))
+        if owed is not None:
+            delta, compensation = compensated_increment(delta, wide(owed), theta, rounding_to(variable))
+            self.assign(owed, ops.cast(compensation, owed.dtype))
+        self.assign(variable, ops.cast(theta + delta, variable.dtype))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an optimizer like this one."""
         own = {field.name: getattr(self.algorithm, field.name) for field in fields(self.algorithm)}  # type: ignore[arg-type]
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **own, "kahan_sum": self.kahan_sum}
 
 
 def check_gradient(gradient: Any, variable: Any) -> None:
@@ -101,3 +161,24 @@ def check_gradient(gradient: Any, variable: Any) -> None:
     shape, expected = tuple(gradient.shape), tuple(variable.shape)
     if len(shape) != len(expected) or any(n not in (None, m) for n, m in zip(shape, expected, strict=True)):
         raise ValueError(f"Invalid grads: shape {shape} for {variable.name} (expected {expected})")
+
+
+def rounding_to(variable: Any) -> Callable[[Any], Any]:
+    """Return a function that rounds float32 tensors to a variable's precision and leaves them float32.
+
+    It works on the bits (to nearest, ties to even), because XLA may drop a cast there and back.
+    """
+    if not is_narrow(variable):
+        return lambda x: x
+    half = keras.backend.standardize_dtype(variable.dtype) == "float16"
+    dropped = 13 if half else 16
+
+    def rounded(x: Any) -> Any:
+        bits: Any = ops.view(x, "int32")
+        odd = ops.bitwise_and(ops.right_shift(bits, dropped), 1)
+        bits = ops.bitwise_and(bits + ((1 << (dropped - 1)) - 1) + odd, -(1 << dropped))
+        y: Any = ops.view(bits, "float32")
+        # below float16's normal numbers the spacing stays 2^-24, which float32 numbers near 3/4 have
+        return ops.where(ops.less(ops.abs(x), 2.0**-14), (x + 0.75) - 0.75, y) if half else y
+
+    return rounded

@@ -17,8 +17,10 @@ class INNA(Elementwise):
             arguments.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
-        weight_decay: decoupled decay: each step multiplies a variable by 1 - learning_rate * weight_decay (default
-            None). `exclude_from_weight_decay` spares variables.
+        weight_decay: decoupled decay: each step takes learning_rate * weight_decay of a variable away (default None).
+            `exclude_from_weight_decay` spares variables.
+        kahan_sum: compensate the rounding of updates, at the cost of one more buffer like the variable (default None:
+            on for float16 and bfloat16 variables, off otherwise).
         name: the optimizer's name.
         **kwargs: what every Keras optimizer takes: ``clipnorm``, ``clipvalue``, ``global_clipnorm``, ``use_ema``,
             ``ema_momentum``, ``ema_overwrite_frequency``, ``loss_scale_factor``, ``gradient_accumulation_steps``.
@@ -41,7 +43,70 @@ class INNA(Elementwise):
         alpha: float = inna_core.INNA.alpha,
         beta: float = inna_core.INNA.beta,
         weight_decay: float | None = None,
+        kahan_sum: bool | None = None,
         name: str = "inna",
         **kwargs: Any,
     ) -> None:
-        super().__init__(inna_core.INNA(alpha, beta), learning_rate, weight_decay, name=name, **kwargs)
+        super().__init__(
+            inna_core.INNA(alpha, beta), learning_rate, weight_decay, kahan_sum=kahan_sum, name=name, **kwargs
+        )
+
+
+@keras.saving.register_keras_serializable(package="inna")
+class INNAprop(Elementwise):
+    """INNAprop, INNA with RMS scaling of the gradient, as a Keras optimizer.
+
+    Args:
+        learning_rate: step size, >= 0 (default 1e-3); a float, a `LearningRateSchedule`, or a callable without
+            arguments.
+        alpha: viscous damping, >= 0 (default 0.1).
+        beta: Newtonian damping, > 0 (default 0.9).
+        sigma: decay of the second moment, in [0, 1) (default 0.999).
+        eps: added to the root of the second moment, > 0 (default 1e-8).
+        weight_decay: decoupled decay: each step takes learning_rate * weight_decay of a variable away (default 0.01).
+            `exclude_from_weight_decay` spares variables.
+        published_decay: let the decay act on the velocity too, as the published code does (default False). It repeats
+            that code's trajectories; the decay is then about 1 / (alpha beta) times as strong as weight_decay says.
+        kahan_sum: compensate the rounding of updates, at the cost of one more buffer like the variable (default None:
+            on for float16 and bfloat16 variables, off otherwise).
+        name: the optimizer's name.
+        **kwargs: what every Keras optimizer takes, see `INNA`.
+
+    Raises:
+        ValueError: if a number is not finite or out of range.
+        TypeError: if an argument has a wrong type.
+
+    Reference: Bolte et al., arXiv:2410.05871, 2024; the equations are in `inna_core.innaprop`.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(optimizer=INNAprop(learning_rate=1e-3, alpha=2.0, beta=2.0), loss="mse")
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = inna_core.INNAprop.default_lr,
+        alpha: float = inna_core.INNAprop.alpha,
+        beta: float = inna_core.INNAprop.beta,
+        sigma: float = inna_core.INNAprop.sigma,
+        eps: float = inna_core.INNAprop.eps,
+        weight_decay: float | None = inna_core.INNAprop.default_weight_decay,
+        published_decay: bool = False,
+        kahan_sum: bool | None = None,
+        name: str = "innaprop",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            inna_core.INNAprop(alpha, beta, sigma, eps),
+            learning_rate,
+            weight_decay,
+            published_decay=published_decay,
+            kahan_sum=kahan_sum,
+            name=name,
+            **kwargs,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make an optimizer like this one."""
+        return {**super().get_config(), "published_decay": self.published_decay}

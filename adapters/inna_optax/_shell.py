@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from inna_core._checks import checked_number
+from inna_core._checks import checked_number, is_narrow
 from inna_core.algorithm import Algorithm
+from inna_core.compensation import compensated_increment
+from inna_core.decay import update_with_decay
 
 
 def elementwise(
@@ -18,6 +20,9 @@ def elementwise(
     learning_rate: Any,
     weight_decay: Any,
     mask: Any,
+    *,
+    published_decay: bool = False,
+    kahan_sum: bool | None,
 ) -> optax.GradientTransformationExtraArgs:
     """Return the transformation that runs an algorithm on every leaf of a pytree.
 
@@ -26,63 +31,106 @@ def elementwise(
 
     Args:
         algorithm: of `inna_core`; its hyperparameters may be traced.
-        state_type: NamedTuple of ``step`` and the fields of the algorithm's state.
+        state_type: NamedTuple of ``step``, the other fields of the algorithm's state, and ``compensation``.
         learning_rate: number, 0-d array or schedule ``step -> lr``.
         weight_decay: decoupled decay, number or 0-d array.
         mask: pytree of booleans (or a prefix of it, or a callable of the parameters) with False where nothing decays.
+        published_decay: let the decay act on the velocity too.
+        kahan_sum: compensate the rounding of updates; None for float16 and bfloat16 leaves only.
     """
     if not callable(learning_rate):
         learning_rate = checked_number("learning_rate", learning_rate)
     weight_decay = checked_number("weight_decay", weight_decay)
+    for name, value, allowed in (
+        ("published_decay", published_decay, (True, False)),
+        ("kahan_sum", kahan_sum, (True, False, None)),
+    ):
+        if not any(value is one for one in allowed):
+            raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, allowed))})")
     decays = not isinstance(weight_decay, float) or weight_decay != 0.0
     slots = [name for name in algorithm.state_type._fields if name != "step"]  # type: ignore[attr-defined]
 
     def init(params: Any) -> Any:
         # `jax.tree.map` alone touches the parameters: optax maps over states by initialising from placeholders.
         def initial(name: str) -> Any:
-            return jax.tree.map(lambda p: getattr(algorithm.init(_wide(p), xp=jnp), name), params)
+            return jax.tree.map(lambda p: getattr(algorithm.init(wide(p), xp=jnp), name), params)
 
-        return state_type(step=jnp.zeros((), jnp.int32), **{name: initial(name) for name in slots})
+        def owed(p: jax.Array) -> jax.Array | None:
+            return jnp.zeros_like(p) if (is_narrow(p) if kahan_sum is None else kahan_sum) else None
+
+        return state_type(
+            step=jnp.zeros((), jnp.int32),
+            **{name: initial(name) for name in slots},
+            compensation=jax.tree.map(owed, params),
+        )
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         del extra_args
-        if params is None and decays:
-            raise ValueError(
-                f"Invalid params: None (expected the current parameters, since weight_decay is {weight_decay!r})"
-            )
         lr = learning_rate(state.step) if callable(learning_rate) else learning_rate
         grads, treedef = jax.tree.flatten(updates)
-        thetas = grads if params is None else treedef.flatten_up_to(params)
+        owed = treedef.flatten_up_to(state.compensation)
+        if params is None and (decays or any(c is not None for c in owed)):
+            raise ValueError(
+                "Invalid params: None (expected the current parameters, for weight decay or a compensated sum: call "
+                "update(updates, state, params))"
+            )
+        # without decay and compensation the parameters' shapes and dtypes are all that matters
+        thetas = treedef.flatten_up_to(params if params is not None else updates)
         states = zip(*(treedef.flatten_up_to(getattr(state, name)) for name in slots), strict=True)
         decayed = [decays] * len(grads)
         if decays and mask is not None:
-            chosen = jax.tree.broadcast(mask(params) if callable(mask) else mask, params)
-            decayed = treedef.flatten_up_to(chosen)
+            decayed = treedef.flatten_up_to(jax.tree.broadcast(mask(params) if callable(mask) else mask, params))
 
-        deltas, new = [], []
-        for g, theta, leaf_state, decay in zip(grads, thetas, states, decayed, strict=True):
-            dtype = _wide(theta).dtype
-            own = algorithm.state_type(**dict(zip(slots, leaf_state, strict=True)))
-            delta, own = _cast(algorithm, dtype).update(_wide(g), own, _wide(theta), _in_dtype(lr, dtype), xp=jnp)
-            if decays:
-                factor = _in_dtype(lr, dtype) * _in_dtype(weight_decay, dtype)
-                delta = jnp.where(decay, delta - factor * _wide(theta), delta)
-            deltas.append(delta.astype(theta.dtype))
-            new.append(own)
-        next_slots = {name: treedef.unflatten([getattr(own, name) for own in new]) for name in slots}
-        return treedef.unflatten(deltas), state_type(step=optax.safe_increment(state.step), **next_slots)
+        results = [
+            update_leaf(g, dict(zip(slots, leaf_state, strict=True)), c, theta, state.step, lr, decay)
+            for g, leaf_state, c, theta, decay in zip(grads, states, owed, thetas, decayed, strict=True)
+        ]
+        new = {name: treedef.unflatten([own[name] for _, own, _ in results]) for name in slots}
+        compensation = treedef.unflatten([c for _, _, c in results])
+        step = optax.safe_increment(state.step)
+        return treedef.unflatten([u for u, _, _ in results]), state_type(step, **new, compensation=compensation)
+
+    def update_leaf(g: Any, own: dict[str, Any], c: Any, theta: Any, step: Any, lr: Any, decay: Any) -> Any:
+        stored, theta = theta, wide(theta)
+        dtype = theta.dtype
+        # a mask is made of plain booleans as a rule; a traced one is respected too
+        rate = weight_decay if decay is True else 0.0 if decay is False else jnp.where(decay, weight_decay, 0.0)
+        if "step" in algorithm.state_type._fields:  # type: ignore[attr-defined]
+            own = {**own, "step": step.astype(dtype)}
+        delta, next_own = update_with_decay(
+            replace(algorithm, **{f.name: in_dtype(getattr(algorithm, f.name), dtype) for f in fields(algorithm)}),  # type: ignore[type-var]
+            wide(g),
+            algorithm.state_type(**own),
+            theta if c is None else theta + wide(c),
+            in_dtype(lr, dtype),
+            in_dtype(rate, dtype),
+            published=published_decay,
+            xp=jnp,
+        )
+        if c is not None:
+            delta, c = compensated_increment(delta, wide(c), theta, lambda x: rounded(x, stored.dtype))
+            c = c.astype(stored.dtype)
+        return delta.astype(stored.dtype), next_own._asdict(), c
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _wide(x: jax.Array) -> jax.Array:
+def wide(x: jax.Array) -> jax.Array:
     """Return a leaf in the dtype it is computed in: float32 for narrower floats, unchanged otherwise."""
-    return x.astype(jnp.float32) if x.dtype in (jnp.bfloat16, jnp.float16) else x
+    return x.astype(jnp.float32) if is_narrow(x) else x
 
 
-def _in_dtype(value: Any, dtype: Any) -> Any:
+def rounded(x: jax.Array, dtype: Any) -> jax.Array:
+    """Round to a dtype without leaving x's: XLA may drop a cast there and back, but not this."""
+    if x.dtype == dtype:
+        return x
+    info = jnp.finfo(dtype)
+    y = jax.lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=info.nmant)
+    if dtype == jnp.float16:
+        # reduce_precision flushes float16's subnormal numbers; float32 numbers near 3/4 have just their spacing, 2^-24
+        y = jnp.where(jnp.abs(x) < float(info.tiny), (x + 0.75) - 0.75, y)
+    return y
+
+
+def in_dtype(value: Any, dtype: Any) -> Any:
     return value if isinstance(value, float) else jnp.asarray(value, dtype)
-
-
-def _cast(algorithm: Any, dtype: Any) -> Any:
-    return replace(algorithm, **{f.name: _in_dtype(getattr(algorithm, f.name), dtype) for f in fields(algorithm)})

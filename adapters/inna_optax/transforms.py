@@ -14,11 +14,29 @@ class INNAState(NamedTuple):
 
     Attributes:
         step: number of updates made, int32 scalar.
-        velocity: pytree like the parameters.
+        velocity: pytree like the parameters; float32 where they are narrower.
+        compensation: pytree like the parameters, None at leaves whose sum is not compensated.
     """
 
     step: jax.Array
     velocity: optax.Updates
+    compensation: optax.Updates
+
+
+class INNApropState(NamedTuple):
+    """State of `innaprop`.
+
+    Attributes:
+        step: number of updates made, int32 scalar.
+        velocity: pytree like the parameters; float32 where they are narrower.
+        second_moment: likewise.
+        compensation: pytree like the parameters, None at leaves whose sum is not compensated.
+    """
+
+    step: jax.Array
+    velocity: optax.Updates
+    second_moment: optax.Updates
+    compensation: optax.Updates
 
 
 def inna(
@@ -27,6 +45,8 @@ def inna(
     beta: Any = inna_core.INNA.beta,
     weight_decay: Any = inna_core.INNA.default_weight_decay,
     mask: Any = None,
+    *,
+    kahan_sum: bool | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Return INNA, the inertial Newton algorithm, as an optax transformation.
 
@@ -38,12 +58,15 @@ def inna(
         weight_decay: decoupled decay: each step takes learning_rate * weight_decay * params away (default 0).
         mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: False where
             nothing decays.
+        kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameters
+            (default None: on for float16 and bfloat16 leaves, off otherwise). It needs ``params`` in `update`, and
+            updates that reach `optax.apply_updates` unchanged: chain nothing behind.
 
     Returns:
         A `GradientTransformationExtraArgs`; its updates are added by `optax.apply_updates`.
 
     Raises:
-        ValueError: if a number is not finite or out of range; in `update`, if weight decay needs missing params.
+        ValueError: if a number is not finite or out of range; in `update`, if needed params are missing.
         TypeError: if an argument has a wrong type; in `init`, if a leaf is not real floating point.
 
     Reference: Castera et al., JMLR 22(134), 2021; the equations are in `inna_core.inna`.
@@ -59,4 +82,60 @@ def inna(
         >>> int(state.step)
         1
     """
-    return elementwise(inna_core.INNA(alpha, beta), INNAState, learning_rate, weight_decay, mask)
+    return elementwise(inna_core.INNA(alpha, beta), INNAState, learning_rate, weight_decay, mask, kahan_sum=kahan_sum)
+
+
+def innaprop(
+    learning_rate: Any = inna_core.INNAprop.default_lr,
+    alpha: Any = inna_core.INNAprop.alpha,
+    beta: Any = inna_core.INNAprop.beta,
+    sigma: Any = inna_core.INNAprop.sigma,
+    eps: Any = inna_core.INNAprop.eps,
+    weight_decay: Any = inna_core.INNAprop.default_weight_decay,
+    mask: Any = None,
+    *,
+    published_decay: bool = False,
+    kahan_sum: bool | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Return INNAprop, INNA with RMS scaling of the gradient, as an optax transformation.
+
+    Args:
+        learning_rate: step size, >= 0 (default 1e-3); a float, a scalar array, or a schedule ``step -> lr``. It is
+            evaluated inside, so do not chain `optax.scale_by_learning_rate`.
+        alpha: viscous damping, >= 0 (default 0.1); a float or a scalar array.
+        beta: Newtonian damping, > 0 (default 0.9); a float or a scalar array.
+        sigma: decay of the second moment, in [0, 1) (default 0.999); a float or a scalar array.
+        eps: added to the root of the second moment, > 0 (default 1e-8); a float or a scalar array.
+        weight_decay: decoupled decay: each step takes learning_rate * weight_decay * params away (default 0.01).
+        mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: False where
+            nothing decays.
+        published_decay: let the decay act on the velocity too, as the published code does (default False). It repeats
+            that code's trajectories; the decay is then about 1 / (alpha beta) times as strong as weight_decay says.
+        kahan_sum: as in `inna`.
+
+    Returns:
+        A `GradientTransformationExtraArgs`; its updates are added by `optax.apply_updates`.
+
+    Raises:
+        ValueError: if a number is not finite or out of range; in `update`, if needed params are missing.
+        TypeError: if an argument has a wrong type; in `init`, if a leaf is not real floating point.
+
+    Reference: Bolte et al., arXiv:2410.05871, 2024; the equations are in `inna_core.innaprop`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> optimizer = innaprop(learning_rate=1e-3, alpha=2.0, beta=2.0, weight_decay=0.0)
+        >>> params = jnp.zeros(2)
+        >>> updates, state = optimizer.update(jnp.asarray([3.0, -0.1]), optimizer.init(params), params)
+        >>> [round(float(u), 6) for u in updates]  # the first step is -lr beta sign(gradient)
+        [-0.002, 0.002]
+    """
+    return elementwise(
+        inna_core.INNAprop(alpha, beta, sigma, eps),
+        INNApropState,
+        learning_rate,
+        weight_decay,
+        mask,
+        published_decay=published_decay,
+        kahan_sum=kahan_sum,
+    )

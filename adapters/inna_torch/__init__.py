@@ -1,9 +1,9 @@
 """Inertial-Newton optimizers for torch.
 
-`INNA` is a `torch.optim.Optimizer`: use it where you would use `torch.optim.SGD`.
+`INNA` and `INNAprop` are `torch.optim.Optimizer`s: use them where you would use `torch.optim.SGD` and `AdamW`.
 """
 
 from inna_torch.newton_summary import NewtonSummary, summary
-from inna_torch.optimizers import INNA
+from inna_torch.optimizers import INNA, INNAprop
 
-__all__ = ["INNA", "NewtonSummary", "summary"]
+__all__ = ["INNA", "INNAprop", "NewtonSummary", "summary"]

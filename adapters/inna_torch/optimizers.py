@@ -14,8 +14,12 @@ class INNA(Elementwise):
         lr: step size, >= 0 (default 0.1); a float or a one-element tensor.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
-        weight_decay: decoupled decay: each step multiplies the parameter by 1 - lr * weight_decay (default 0).
+        weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0).
         maximize: ascend instead of descend (default False).
+        kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameter
+            (default None: on for float16 and bfloat16 parameters, off otherwise).
+
+    The state of float16 and bfloat16 parameters is float32.
 
     Raises:
         ValueError: if an argument is not finite or out of range.
@@ -43,5 +47,79 @@ class INNA(Elementwise):
         weight_decay: float = inna_core.INNA.default_weight_decay,
         *,
         maximize: bool = False,
+        kahan_sum: bool | None = None,
     ) -> None:
-        super().__init__(params, lr=lr, alpha=alpha, beta=beta, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(
+            params,
+            lr=lr,
+            alpha=alpha,
+            beta=beta,
+            weight_decay=weight_decay,
+            published_decay=False,
+            maximize=maximize,
+            kahan_sum=kahan_sum,
+        )
+
+
+class INNAprop(Elementwise):
+    """INNAprop, INNA with RMS scaling of the gradient, as a torch optimizer.
+
+    Args:
+        params: tensors, named tensors or param groups, as for any torch optimizer; real floating point, any shape.
+        lr: step size, >= 0 (default 1e-3); a float or a one-element tensor.
+        alpha: viscous damping, >= 0 (default 0.1).
+        beta: Newtonian damping, > 0 (default 0.9).
+        sigma: decay of the second moment, in [0, 1) (default 0.999).
+        eps: added to the root of the second moment, > 0 (default 1e-8).
+        weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0.01).
+        published_decay: let the decay act on the velocity too, as the published code does (default False). It repeats
+            that code's trajectories; the decay is then about 1 / (alpha beta) times as strong as weight_decay says.
+        maximize: ascend instead of descend (default False).
+        kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameter
+            (default None: on for float16 and bfloat16 parameters, off otherwise).
+
+    The state of float16 and bfloat16 parameters is float32.
+
+    Raises:
+        ValueError: if an argument is not finite or out of range.
+        TypeError: if an argument has a wrong type, or a parameter is not real floating point.
+
+    Reference: Bolte et al., arXiv:2410.05871, 2024; the equations are in `inna_core.innaprop`.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = INNAprop(model.parameters(), lr=1e-3, alpha=2.0, beta=2.0)
+        >>> optimizer.zero_grad()
+        >>> model(torch.ones(4, 2)).square().mean().backward()
+        >>> optimizer.step()
+    """
+
+    algorithm = inna_core.INNAprop
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = inna_core.INNAprop.default_lr,
+        alpha: float = inna_core.INNAprop.alpha,
+        beta: float = inna_core.INNAprop.beta,
+        sigma: float = inna_core.INNAprop.sigma,
+        eps: float = inna_core.INNAprop.eps,
+        weight_decay: float = inna_core.INNAprop.default_weight_decay,
+        *,
+        published_decay: bool = False,
+        maximize: bool = False,
+        kahan_sum: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            alpha=alpha,
+            beta=beta,
+            sigma=sigma,
+            eps=eps,
+            weight_decay=weight_decay,
+            published_decay=published_decay,
+            maximize=maximize,
+            kahan_sum=kahan_sum,
+        )

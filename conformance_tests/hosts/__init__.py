@@ -1,5 +1,6 @@
 """The hosts, one row each."""
 
+import importlib
 import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ class Host:
         env: environment variables; a row with some runs in a process of its own.
         dtypes: parameter dtypes in which one step is held against the oracle.
         state_dtypes: dtype of the state where it is not the parameter's.
+        traces_hyper: whether hyperparameters are arrays, and so rounded to the dtype of the state.
         pure: whether a step returns new arrays and leaves the old ones alone.
         reads_lr: when the host sees the value of the learning rate and can refuse it: at "each step", at the "start",
             or "never" (it is traced).
@@ -33,6 +35,7 @@ class Host:
     env: dict[str, str] = field(default_factory=dict)
     dtypes: tuple[str, ...] = FLOATS
     state_dtypes: dict[str, str] = field(default_factory=dict)
+    traces_hyper: bool = False
     pure: bool = False
     reads_lr: str = "each step"
     device: str = "cpu"
@@ -51,8 +54,7 @@ def no_cuda(packages: tuple[str, ...]) -> str | None:
         import torch
 
         return None if torch.cuda.is_available() else "torch sees no CUDA device"
-    import cupy
-
+    cupy: Any = importlib.import_module("cupy")
     try:
         return None if cupy.cuda.runtime.getDeviceCount() else "CuPy sees no CUDA device"
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -60,7 +62,7 @@ def no_cuda(packages: tuple[str, ...]) -> str | None:
 
 
 LOW = ("bfloat16", "float16")
-WIDE_STATE = dict.fromkeys(LOW, "float32")
+WIDE_STATE: dict[str, str] = dict.fromkeys(LOW, "float32")
 
 
 def keras_host(backend: str, package: str, **options: Any) -> Host:
@@ -70,6 +72,8 @@ def keras_host(backend: str, package: str, **options: Any) -> Host:
         ("keras", package),
         options,
         {"KERAS_BACKEND": backend},
+        (*FLOATS, *LOW),
+        WIDE_STATE,
         reads_lr="start",
         lr_name="learning_rate",
     )
@@ -108,14 +112,33 @@ HOSTS: tuple[Host, ...] = (
         pure=True,
         reads_lr="never",
     ),
-    Host("torch", "torch_optimizer", ("torch",)),
-    Host("torch-cuda", "torch_optimizer", ("torch",), {"device": "cuda"}, device="cuda"),
-    Host("optax", "optax_transform", ("optax",), pure=True, reads_lr="start", lr_name="learning_rate"),
+    Host("torch", "torch_optimizer", ("torch",), dtypes=(*FLOATS, *LOW), state_dtypes=WIDE_STATE),
+    Host(
+        "torch-cuda",
+        "torch_optimizer",
+        ("torch",),
+        {"device": "cuda"},
+        dtypes=(*FLOATS, *LOW),
+        state_dtypes=WIDE_STATE,
+        device="cuda",
+    ),
+    Host(
+        "optax",
+        "optax_transform",
+        ("optax",),
+        dtypes=(*FLOATS, *LOW),
+        state_dtypes=WIDE_STATE,
+        pure=True,
+        reads_lr="start",
+        lr_name="learning_rate",
+    ),
     Host(
         "optax-jit",
         "optax_transform",
         ("optax",),
         {"jit": True},
+        dtypes=(*FLOATS, *LOW),
+        state_dtypes=WIDE_STATE,
         pure=True,
         reads_lr="start",
         lr_name="learning_rate",
@@ -125,6 +148,9 @@ HOSTS: tuple[Host, ...] = (
         "optax_transform",
         ("optax",),
         {"jit": True, "inject": True},
+        dtypes=(*FLOATS, *LOW),
+        state_dtypes=WIDE_STATE,
+        traces_hyper=True,
         pure=True,
         reads_lr="start",
         lr_name="learning_rate",

@@ -11,6 +11,7 @@ import numpy as np
 import inna_core
 from conformance_tests.cases import Setup
 from conformance_tests.hosts.run import Fact, Snapshot, as_float64
+from inna_core.decay import update_with_decay
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,16 @@ def open_run(
 
 class ArrayRun:
     def __init__(self, setup: Setup, params: list[np.ndarray], library: Library, device: str | None) -> None:
-        if setup.options:
-            raise TypeError(f"the core's update takes no options, got {setup.options}")
         self.setup, self.library, self.device, self.k = setup, library, device, 0
         self.algorithm = getattr(inna_core, setup.algorithm)(**setup.hyper)
-        self._step = library.transform(self.algorithm.update)
+        self._step = library.transform(self._update)
         self.params = [self._make(p) for p in params]
         self.states = [self.algorithm.init(p) for p in self.params]
         self._before: tuple[list[Any], list[Any]] | None = None
+
+    def _update(self, g: Any, state: Any, theta: Any, lr: Any) -> tuple[Any, Any]:
+        decay = self.setup.weight_decay
+        return update_with_decay(self.algorithm, g, state, theta, lr, decay, published=self.setup.published_decay)
 
     def _make(self, x: np.ndarray, dtype: str | None = None) -> Any:
         return self.library.make(x, dtype or self.setup.dtype, self.device)
@@ -75,7 +78,7 @@ class ArrayRun:
             for i, state in enumerate(self.states)
         ]
         if "step" in self.algorithm.state_type._fields:
-            self.states = [state._replace(step=self._make(np.asarray(float(k)))) for state in self.states]
+            self.states = [state._replace(step=0 * state.step + float(k)) for state in self.states]
 
     def save(self, path: str) -> None:
         with open(path, "wb") as file:
@@ -100,7 +103,9 @@ class ArrayRun:
 def fact(x: Any) -> Fact:
     from array_api_compat import array_namespace, device
 
-    return Fact(str(x.dtype).split(".")[-1], tuple(x.shape), str(device(x)), array_namespace(x).__name__)
+    # the type tells an array from the scalar that 0-d arithmetic makes in NumPy
+    namespace = f"{array_namespace(x).__name__}: {type(x).__name__}"
+    return Fact(str(x.dtype).split(".")[-1], tuple(x.shape), str(device(x)), namespace)
 
 
 def numpy_library(jit: bool) -> Library:

@@ -37,7 +37,12 @@ class KerasRun:
     def __init__(self, setup: Setup, params: list[np.ndarray], jit: bool) -> None:
         self.setup = setup
         rate = setup.lrs[0] if len(setup.lrs) == 1 else Table(setup.lrs)
-        self.optimizer = getattr(inna_keras, setup.algorithm)(learning_rate=rate, **setup.hyper, **setup.options)
+        self.optimizer = getattr(inna_keras, setup.algorithm)(
+            learning_rate=rate,
+            weight_decay=setup.weight_decay or None,
+            **setup.hyper,
+            **({"published_decay": True} if setup.published_decay else {}),
+        )
         self.params = [
             # torch refuses integer variables that are trainable before we can
             keras.Variable(np.asarray(p), dtype=setup.dtype, name=f"p{i}", trainable="float" in setup.dtype)
@@ -46,6 +51,8 @@ class KerasRun:
         self.optimizer.build(self.params)
         names = getattr(inna_core, setup.algorithm).state_type._fields
         self.names = [name for name in names if name != "step"]
+        if any(c is not None for c in self.optimizer._compensations):
+            self.names.append("compensation")
         self._apply = JITTED[keras.backend.backend()](self) if jit else self._apply_eagerly
 
     def _apply_eagerly(self, grads: list[Any]) -> None:
@@ -57,7 +64,7 @@ class KerasRun:
         return [read(g) for g in host_grads]
 
     def _slots(self, name: str) -> list[Any]:
-        return self.optimizer._slots[name]
+        return self.optimizer._compensations if name == "compensation" else self.optimizer._slots[name]
 
     def read(self) -> Snapshot:
         return Snapshot([read(p) for p in self.params], {n: [read(x) for x in self._slots(n)] for n in self.names})
@@ -117,7 +124,8 @@ JITTED = {"tensorflow": tensorflow_jit, "jax": jax_jit}
 
 
 def read(x: Any) -> np.ndarray:
-    return as_float64(ops.convert_to_numpy(x))
+    # cast first: on TensorFlow, convert_to_numpy fails for bfloat16
+    return as_float64(ops.convert_to_numpy(ops.cast(x, "float64")))
 
 
 def fact(x: Any) -> Fact:

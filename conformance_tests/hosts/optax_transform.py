@@ -26,18 +26,25 @@ class OptaxRun:
     def __init__(self, setup: Setup, params: list[np.ndarray], jit: bool, inject: bool, shards: int) -> None:
         self.setup, self.inject, self.shards = setup, inject, shards
         factory = getattr(inna_optax, setup.algorithm.lower())
-        arguments = {**setup.hyper, **setup.options}
+        arguments = {**setup.hyper, "weight_decay": setup.weight_decay}
+        if setup.published_decay:
+            arguments["published_decay"] = True
+        static = [name for name in arguments if name == "published_decay"]
         if inject:
             # refused here as the plain factory refuses them: injection itself turns numbers into arrays unseen
             factory(setup.lr(0), **arguments)
-            self.transform = optax.inject_hyperparams(factory)(learning_rate=self._schedule(), **arguments)
+            self.transform = optax.inject_hyperparams(
+                factory, static, hyperparam_dtype=jnp.promote_types(setup.dtype, jnp.float32)
+            )(learning_rate=self._schedule(), **arguments)
         else:
             rate = setup.lrs[0] if len(setup.lrs) == 1 else self._schedule()
             self.transform = factory(rate, **arguments)
         self.params = [self._make(p) for p in params]
         self.state = self.transform.init(self.params)
         self._update = jax.jit(self._one_step) if jit else self._one_step
-        self.names = [n for n in getattr(inna_core, setup.algorithm).state_type._fields if n != "step"]
+        owed = any(c is not None for c in self._inner(self.state).compensation)
+        names = [n for n in getattr(inna_core, setup.algorithm).state_type._fields if n != "step"]
+        self.names = [*names, "compensation"] if owed else names
         self._before: tuple[Any, Any] | None = None
 
     def _schedule(self) -> Any:
@@ -45,14 +52,14 @@ class OptaxRun:
         return lambda step: table[jnp.minimum(step, len(self.setup.lrs) - 1)]
 
     def _make(self, x: np.ndarray, dtype: str | None = None) -> jax.Array:
-        x = jnp.asarray(x, dtype=dtype or self.setup.dtype)
+        array = jnp.asarray(x, dtype=dtype or self.setup.dtype)
         if not self.shards:
-            return x
+            return array
         # Split the first axis that divides evenly, keep whole what has none.
         mesh = jax.make_mesh((self.shards,), ("d",))
         axis = next((i for i, n in enumerate(x.shape) if n and n % self.shards == 0), None)
         spec = jax.sharding.PartitionSpec(*(() if axis is None else (*[None] * axis, "d")))
-        return jax.device_put(x, jax.sharding.NamedSharding(mesh, spec))
+        return jax.device_put(array, jax.sharding.NamedSharding(mesh, spec))
 
     def _one_step(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         updates, state = self.transform.update(grads, state, params)

@@ -19,8 +19,11 @@ class TorchRun:
     def __init__(self, setup: Setup, params: list[np.ndarray], device: str, options: dict[str, Any]) -> None:
         self.setup, self.device, self.k = setup, device, 0
         self.params = [torch.nn.Parameter(self._make(p), requires_grad="int" not in setup.dtype) for p in params]
-        optimizer_class = getattr(inna_torch, setup.algorithm)
-        self.optimizer = optimizer_class(self.params, lr=setup.lr(0), **setup.hyper, **setup.options, **options)
+        if setup.published_decay:
+            options = {"published_decay": True, **options}
+        self.optimizer = getattr(inna_torch, setup.algorithm)(
+            self.params, lr=setup.lr(0), weight_decay=setup.weight_decay, **setup.hyper, **options
+        )
         names = getattr(inna_core, setup.algorithm).state_type._fields
         self.names = [name for name in names if name != "step"]
 
@@ -38,14 +41,11 @@ class TorchRun:
         return [read(p.grad) for p in self.params]
 
     def read(self) -> Snapshot:
-        zeros = [np.zeros(p.shape) for p in self.params]
         state = self.optimizer.state
+        names = [*self.names, *(["compensation"] if any("compensation" in state[p] for p in self.params) else [])]
         return Snapshot(
             [read(p) for p in self.params],
-            {
-                name: [read(state[p][name]) if state[p] else zero for p, zero in zip(self.params, zeros, strict=True)]
-                for name in self.names
-            },
+            {name: [read(state[p].get(name, torch.zeros_like(p))) for p in self.params] for name in names},
         )
 
     def write(self, snapshot: Snapshot, k: int) -> None:

@@ -1,0 +1,128 @@
+"""Breaks one thing at a time in a scratch copy and expects the suite to notice.
+
+    python -m conformance_tests.mutants [NAME ...]
+
+A mutant that survives means that the suite would not see that mistake; the exit status is then 1.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("inna_core", "adapters", "conformance_tests", "benchmarks", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake.
+
+    Attributes:
+        name: what is wrong.
+        file: where.
+        old: text that occurs there exactly once.
+        new: what takes its place.
+        select: pytest's ``-k`` expression: the rows that need to be run.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    select: str
+
+
+INNA, PROP = "inna_core/inna.py", "inna_core/innaprop.py"
+TORCH, OPTAX, KERAS = (f"adapters/inna_{host}/_shell.py" for host in ("torch", "optax", "keras"))
+CORE, NUMPY = "test_core", "numpy and not readonly and not quickstart"
+
+MUTANTS = (
+    Mutant("sign of beta g", INNA, "(v - beta * g)", "(v + beta * g)", NUMPY),
+    Mutant("beta left out", INNA, "(v - beta * g)", "(v - g)", NUMPY),
+    Mutant("friction left out", INNA, "(1 - alpha * gamma) * v", "v", NUMPY),
+    Mutant("friction's sign", INNA, "(1 - alpha * gamma) * v", "(1 + alpha * gamma) * v", NUMPY),
+    Mutant("alpha beta left out", INNA, "gamma * (1 - alpha * beta) * g", "gamma * g", NUMPY),
+    Mutant("theta from the new velocity", INNA, "delta = gamma * (v - beta * g)", "delta = gamma * (v * (1 - alpha * gamma) - beta * g)", NUMPY),
+    Mutant("initial velocity of psi_0 = theta_0", INNA, ".zeros_like(theta))", ".zeros_like(theta) - self.alpha * theta)", NUMPY),
+    Mutant("negative lr accepted", INNA, 'checked_number("lr", lr)', "lr", NUMPY),
+    Mutant("beta = 0 accepted", INNA, "self.beta, positive=True", "self.beta", NUMPY),
+    Mutant("psi's sign", "inna_core/checkpoint.py", "* theta - beta * velocity", "* theta + beta * velocity", CORE),
+    Mutant("psi's alpha", "inna_core/checkpoint.py", "(1 / beta - alpha) * theta", "(1 / beta) * theta", CORE),
+    Mutant("dtype not compared", "inna_core/_checks.py", "if array.dtype != theta.dtype:", "if False:", f"{CORE} or ({NUMPY})"),
+    Mutant("float64 scalars let through", "inna_core/_checks.py", "        return number\n", "        return value\n", CORE),
+    Mutant("0-d results left as scalars", "inna_core/_checks.py", "return x[...] if", "return x if", NUMPY),
+    Mutant("second moment of g, not g^2", PROP, "* (g * g)", "* g", NUMPY),
+    Mutant("sigma and 1 - sigma swapped", PROP, "sigma * s + (1 - sigma)", "(1 - sigma) * s + sigma", NUMPY),
+    Mutant("no bias correction", PROP, "s_hat = s / -ns.expm1(k * log(sigma, ns))", "s_hat = s", NUMPY),
+    Mutant("bias correction one step late", PROP, "k = state.step + 1", "k = state.step + 2", NUMPY),
+    Mutant("eps under the root", PROP, "(ns.sqrt(s_hat) + eps)", "ns.sqrt(s_hat + eps)", NUMPY),
+    Mutant("velocity driven by g", PROP, ".update(q, INNAState(v)", ".update(g, INNAState(v)", NUMPY),
+    Mutant("bfloat16 squares in bfloat16", PROP, "if is_narrow(theta):\n            g,", "if False:\n            g,", "arrays"),
+    Mutant("decay's sign", "inna_core/decay.py", "d = -(lr", "d = (lr", NUMPY),
+    Mutant("decay without lr", "inna_core/decay.py", "-(lr * weight_decay)", "-(weight_decay)", NUMPY),
+    Mutant("decay after the published fashion always", "inna_core/decay.py", "if published:", "if True:", NUMPY),
+    Mutant("published decay without alpha", "inna_core/decay.py", "(1 / algorithm.beta - algorithm.alpha) * d", "(1 / algorithm.beta) * d", NUMPY),
+    Mutant("compensation forgotten", "inna_core/compensation.py", "y = delta + compensation", "y = delta", "torch-bfloat16"),
+    Mutant("compensation's sign", "inna_core/compensation.py", "rounded(y - (", "rounded((", "torch-bfloat16"),
+    Mutant("torch: float16 arithmetic", TORCH, "return torch.float32 if p.dtype", "return p.dtype if p.dtype", "torch-bfloat16"),
+    Mutant("torch: state cast on load", TORCH, "compute_dtype(p) != p.dtype:\n", "False:\n", "torch-bfloat16"),
+    Mutant("torch: lr frozen", TORCH, 'scalar(group["lr"], dtype)', 'scalar(self.defaults["lr"], dtype)', "torch and not arrays and not keras"),
+    Mutant("optax: schedule one step late", OPTAX, "learning_rate(state.step)", "learning_rate(state.step + 1)", "optax-jit"),
+    Mutant("optax: steps not counted", OPTAX, "optax.safe_increment(state.step)", "state.step", "optax-jit"),
+    Mutant("optax: lr in float64", OPTAX, "in_dtype(lr, dtype),", "lr,", "optax-jit"),
+    Mutant("keras: velocity not kept", KERAS, "self.assign(slot, getattr(next_state, name))", "pass", "keras-jax"),
+    Mutant("keras: decayed twice", KERAS, "    def _apply_weight_decay(self, variables: list[Any]) -> None:", "    def _unused(self, variables: list[Any]) -> None:", "keras-jax"),
+    Mutant("keras: bad gradients found too late", KERAS, "                check_gradient(gradient, variable)\n", "                pass\n", "keras-jax"),
+    Mutant("keras: wrong count", KERAS, "wide(self.iterations)", "wide(self.iterations + 1)", "keras-jax"),
+)  # fmt: skip
+
+
+def survives(mutant: Mutant) -> bool:
+    with tempfile.TemporaryDirectory() as scratch:
+        for part in PARTS:
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+            copy(ROOT / part, Path(scratch) / part)
+        target = Path(scratch) / mutant.file
+        text = target.read_text()
+        if text.count(mutant.old) != 1:
+            raise SystemExit(f"{mutant.name}: {mutant.old!r} occurs {text.count(mutant.old)} times in {mutant.file}")
+        target.write_text(text.replace(mutant.old, mutant.new))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", mutant.select]
+        # an installed checkout must not answer for the scratch copy
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join([scratch, str(Path(scratch) / "adapters")])}
+        done = subprocess.run(command, cwd=scratch, env=env, capture_output=True, text=True)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{mutant.name}: pytest failed to run\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        return done.returncode == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="mutants whose name contains one of these; all if none"
+    )
+    names: list[str] = parser.parse_args().names
+    chosen = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
+    console = Console()
+    surviving = []
+    for mutant in track(chosen, "mutants", console=console):
+        if survives(mutant):
+            surviving.append(mutant.name)
+            console.print(f"[red]survives[/red]: {mutant.name}")
+        else:
+            console.print(f"found: {mutant.name}")
+    console.print(f"{len(chosen) - len(surviving)} of {len(chosen)} mutants found")
+    if surviving:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

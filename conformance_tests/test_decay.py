@@ -1,0 +1,48 @@
+"""Decoupled weight decay is exactly decay, on every host and in every dtype."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.cases import DEFAULTS, EPS, Case, Setup, random_arrays
+from conformance_tests.conftest import skip_if_missing
+from conformance_tests.hosts import HOSTS, Host
+
+LR, DECAY, N_STEPS = 0.01, 0.1, 100
+SHAPES = ((50,),)
+
+ROWS = [
+    pytest.param(host, case, dtype, id=f"{host.name}-{case.algorithm}-{dtype}")
+    for host in HOSTS
+    for case in DEFAULTS
+    for dtype in host.dtypes
+    # narrow parameters without compensation round every step; what they lose is no property of decay
+    if dtype in ("float64", "float32") or dtype in host.state_dtypes
+]
+
+
+def ulp(x: np.ndarray, dtype: str) -> np.ndarray:
+    """Distance between neighbouring numbers of a dtype near x."""
+    return EPS[dtype] * 2.0 ** np.floor(np.log2(np.abs(x)))
+
+
+@pytest.mark.parametrize(("host", "case", "dtype"), ROWS)
+def test_zero_gradients_leave_pure_decay(host: Host, case: Case, dtype: str, open_run: Any) -> None:
+    """Each step within 1 ulp of multiplying by 1 - lr * weight_decay; no velocity appears."""
+    skip_if_missing(host)
+    run = open_run(host, Setup(case.algorithm, case.hyper, (LR,), dtype, DECAY), random_arrays(0, SHAPES, dtype))
+    before = after = run.read()
+    for _ in range(N_STEPS):
+        run.step([np.zeros(SHAPES[0])])
+        after = run.read()
+        owed = [state.state.get("compensation", [0.0])[0] for state in (before, after)]
+        pure = (before.params[0] + owed[0]) * (1 - LR * DECAY)
+        assert np.all(np.abs(after.params[0] - pure) <= ulp(pure, dtype))
+        # a compensation keeps even the part below 1 ulp, to its own ulp or float32's
+        kept = max(EPS[dtype], 2.0**-16) if "compensation" in after.state else 1.0
+        assert np.all(np.abs(after.params[0] + owed[1] - pure) <= ulp(pure, dtype) * kept)
+        assert not np.any(after.state["velocity"][0])
+        before = after
+    total = random_arrays(0, SHAPES, dtype)[0] * (1 - LR * DECAY) ** N_STEPS
+    assert np.all(np.abs(after.params[0] - total) <= N_STEPS * ulp(total, dtype))

@@ -1,0 +1,71 @@
+"""Weight decay, the same for every algorithm with a velocity.
+
+Decoupled decay multiplies theta by 1 - gamma lambda and leaves the velocity alone:
+
+    theta_{k+1} = theta_k + d_k + delta_k                       d_k = -gamma_k lambda theta_k
+
+where delta_k is the algorithm's own increment from theta_k. The published code of INNAprop instead replaces theta_k by
+theta_k + d_k and keeps psi, which by v = (1/beta - alpha) theta - psi / beta pushes the velocity:
+
+    v_k <- v_k + (1/beta - alpha) d_k                           before the step
+
+In the long run that acts 1 / (alpha beta) times as strongly as lambda says.
+
+| symbol | meaning                    | range | name in code     |
+|--------|----------------------------|-------|------------------|
+| lambda | rate of decay              | >= 0  | ``weight_decay`` |
+| d      | what decay adds to theta   |       |                  |
+
+References: I. Loshchilov, F. Hutter. Decoupled weight decay regularization. ICLR 2019.
+Bolte et al., arXiv:2410.05871, 2024, algorithm 2.
+"""
+
+from typing import Any
+
+from inna_core.algorithm import Array, Namespace, Scalar
+
+
+def update_with_decay(
+    algorithm: Any,
+    grad: Array,
+    state: Any,
+    theta: Array,
+    lr: Scalar,
+    weight_decay: Scalar,
+    *,
+    published: bool = False,
+    xp: Namespace | None = None,
+) -> tuple[Array, Any]:
+    """Return the increment of the parameter, decay included, and the next state.
+
+    Args:
+        algorithm: an algorithm of this package whose state has a velocity.
+        grad: gradient at theta, like theta in shape, dtype and device.
+        state: from the algorithm's `init` or the previous update.
+        theta: parameter, any shape, real floating point.
+        lr: step size gamma >= 0, a float or a 0-d array of theta's dtype.
+        weight_decay: rate lambda >= 0, a float or a 0-d array of theta's dtype.
+        published: decay as the published code of INNAprop does, to repeat its experiments.
+        xp: array namespace; inferred from the arrays by default.
+
+    Returns:
+        delta, such that theta + delta is the next iterate, and the next state.
+
+    Raises:
+        ValueError, TypeError: as the algorithm's `update`.
+
+    Example:
+        >>> import numpy as np
+        >>> from inna_core import INNA
+        >>> inna, theta = INNA(), np.asarray([2.0])
+        >>> delta, state = update_with_decay(inna, 0 * theta, inna.init(theta), theta, 0.01, 0.1)
+        >>> theta + delta, state.velocity
+        (array([1.998]), array([0.]))
+    """
+    if isinstance(weight_decay, float) and weight_decay == 0.0:
+        return algorithm.update(grad, state, theta, lr, xp)
+    d = -(lr * weight_decay) * theta
+    if published:
+        state = state._replace(velocity=state.velocity + (1 / algorithm.beta - algorithm.alpha) * d)
+    delta, state = algorithm.update(grad, state, theta, lr, xp)
+    return delta + d, state

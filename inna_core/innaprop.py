@@ -1,0 +1,151 @@
+"""INNAprop: INNA driven by gradients that are scaled as in RMSprop.
+
+    s_{k+1}     = sigma s_k + (1 - sigma) g_k^2                                     s_0 = 0
+    q_k         = g_k / (sqrt(s_{k+1} / (1 - sigma^(k+1))) + eps)
+    theta_{k+1} = theta_k + gamma_k (v_k - beta q_k)                                } INNA with q_k
+    v_{k+1}     = (1 - alpha gamma_k) v_k - gamma_k (1 - alpha beta) q_k    v_0 = 0 } for its gradient
+
+| symbol                                | meaning                                  | range  | name in code        |
+|---------------------------------------|------------------------------------------|--------|---------------------|
+| theta, g, v, gamma_k, alpha, beta     | as in `inna_core.inna`                   |        |                     |
+| s                                     | moving average of the squared gradients  | >= 0   | ``second_moment``   |
+| sigma                                 | its decay per step                       | [0, 1) | ``sigma``           |
+| eps                                   | keeps the quotient finite                | > 0    | ``eps``             |
+| k                                     | steps made so far                        | >= 0   | ``step``            |
+| q                                     | scaled gradient                          |        |                     |
+
+The paper prints the recurrence with psi in two lines whose coefficients divide by beta - gamma_k; in terms of the
+velocity it is the same trajectory and finite for every step size.
+
+Reference: J. Bolte, R. Boustany, E. Pauwels, A. Purica. A second-order-like optimizer with adaptive gradient scaling
+for deep learning. arXiv:2410.05871, 2024.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from inna_core._checks import as_array, check_parameter, check_update, checked_number, is_narrow, namespace
+from inna_core.algorithm import Array, Namespace, Scalar
+from inna_core.inna import INNA, INNAState
+
+
+class INNApropState(NamedTuple):
+    """State of `INNAprop`.
+
+    Attributes:
+        velocity: v, like the parameter in shape, dtype and device.
+        second_moment: s, like the parameter.
+        step: number of steps made, a 0-d array of the parameter's dtype (float32 for float16 and bfloat16, which count
+            to 2048 and 256 only).
+    """
+
+    velocity: Array
+    second_moment: Array
+    step: Array
+
+
+@dataclass(frozen=True)
+class INNAprop:
+    """INNA with RMS scaling of the gradient.
+
+    Args:
+        alpha: viscous damping, >= 0; a float or a 0-d array.
+        beta: Newtonian damping, > 0; a float or a 0-d array.
+        sigma: decay of the second moment, in [0, 1); a float or a 0-d array.
+        eps: added to the root of the second moment, > 0; a float or a 0-d array.
+
+    Raises:
+        ValueError: if a number is not finite or out of range.
+        TypeError: if an argument is neither a real number nor a 0-d array.
+
+    Reference: Bolte et al., arXiv:2410.05871, 2024.
+
+    Example:
+        >>> import numpy as np
+        >>> innaprop = INNAprop(alpha=2.0, beta=2.0)
+        >>> theta = np.asarray([1.0, -20.0])
+        >>> state = innaprop.init(theta)
+        >>> delta, state = innaprop.update(theta, state, theta, lr=0.01)  # gradient of |theta|^2 / 2
+        >>> np.round(delta, 6)  # the first step is -lr beta sign(gradient)
+        array([-0.02,  0.02])
+    """
+
+    alpha: Scalar = 0.1
+    beta: Scalar = 0.9
+    sigma: Scalar = 0.999
+    eps: Scalar = 1e-8
+
+    state_type: ClassVar[type] = INNApropState
+    default_lr: ClassVar[float] = 1e-3
+    default_weight_decay: ClassVar[float] = 0.01
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", checked_number("alpha", self.alpha))
+        object.__setattr__(self, "beta", checked_number("beta", self.beta, positive=True))
+        object.__setattr__(self, "sigma", checked_number("sigma", self.sigma, below=1.0))
+        object.__setattr__(self, "eps", checked_number("eps", self.eps, positive=True))
+
+    def init(self, theta: Array, xp: Namespace | None = None) -> INNApropState:
+        """Return the state before the first step: all zero.
+
+        Args:
+            theta: parameter, any shape, real floating point.
+            xp: array namespace; inferred from theta by default.
+
+        Returns:
+            The state, on theta's device.
+
+        Raises:
+            TypeError: if theta is not a real floating-point array.
+        """
+        check_parameter(theta)
+        ns = namespace(theta, xp)
+        # a sum, since it is 0-d and lands on theta's device in every namespace
+        step = ns.sum(ns.zeros_like(theta))
+        step = ns.astype(step, ns.float32) if is_narrow(theta) else step
+        return INNApropState(ns.zeros_like(theta), ns.zeros_like(theta), as_array(step))
+
+    def update(
+        self, grad: Array, state: INNApropState, theta: Array, lr: Scalar, xp: Namespace | None = None
+    ) -> tuple[Array, INNApropState]:
+        """Return the increment of the parameter and the next state; the arguments stay unchanged.
+
+        Args:
+            grad: gradient at theta, like theta in shape, dtype and device.
+            state: from `init` or the previous `update`.
+            theta: parameter, any shape, real floating point.
+            lr: step size gamma_k >= 0, a float or a 0-d array of theta's dtype.
+            xp: array namespace; inferred from the arrays by default.
+
+        Returns:
+            delta, such that theta + delta is the next iterate, and the next state, all like theta. The arithmetic of
+            float16 and bfloat16 arrays is done in float32, where neither the square nor eps underflows.
+
+        Raises:
+            ValueError: if lr is negative or not finite, or a shape differs from theta's.
+            TypeError: if a dtype or a namespace differs from theta's, or theta is not real floating point.
+        """
+        sigma, eps = self.sigma, self.eps
+        check_update(xp, INNApropState, grad, state, theta, {"sigma": sigma, "eps": eps})
+        ns = namespace(theta, xp)
+        g, v, s, wide_theta = grad, state.velocity, state.second_moment, theta
+        if is_narrow(theta):
+            g, v, s, wide_theta = (ns.astype(x, ns.float32) for x in (g, v, s, theta))
+
+        k = state.step + 1
+        s = sigma * s + (1 - sigma) * (g * g)
+        # 1 - sigma^k, by expm1: the difference would lose three digits of a float32 in the first steps
+        s_hat = s / -ns.expm1(k * log(sigma, ns))
+        q = g / (ns.sqrt(s_hat) + eps)
+        delta, (v,) = INNA(self.alpha, self.beta).update(q, INNAState(v), wide_theta, lr, ns)
+
+        if is_narrow(theta):
+            delta, v, s = (ns.astype(x, theta.dtype) for x in (delta, v, s))
+        return delta, INNApropState(velocity=v, second_moment=as_array(s), step=as_array(k))
+
+
+def log(sigma: Scalar, ns: Namespace) -> Scalar:
+    if isinstance(sigma, float):  # in double precision, whatever the arrays' is
+        return math.log(sigma) if sigma > 0 else -math.inf
+    return ns.log(sigma)
