@@ -65,8 +65,8 @@ INPUT_SHAPES = {2: (6, 4), 3: (4, 5, 4), 4: (3, 4, 4, 2)}
 RANK = {"Conv1D": 3, "SimpleRNN": 3, **dict.fromkeys([name for name in LAYERS if "2D" in name], 4)}
 
 
-def layer_errors(name: str) -> tuple[float, float, float]:
-    """Return the errors of g, H and T of a network with the layer in the middle, in training mode."""
+def layer_case(name: str) -> tuple[Any, Any, list[np.ndarray], list[Any]]:
+    """Return a network with the layer in the middle, its loss in training mode, its weights and a direction."""
     rng = np.random.default_rng(3)
     keras.utils.set_random_seed(0)
     shape = INPUT_SHAPES[RANK.get(name, 2)]
@@ -85,6 +85,21 @@ def layer_errors(name: str) -> tuple[float, float, float]:
 
     def loss() -> Any:
         return ops.mean((ops.tanh(model(x, training=True)) - y) ** 2)
+
+    return variables, loss, start, moves
+
+
+def layer_summary(name: str) -> list[np.ndarray]:
+    """Return the summary of a network with the layer in the middle, in training mode."""
+    variables, loss, start, moves = layer_case(name)
+    for variable, value in zip(variables, start, strict=True):
+        variable.assign(value)
+    return [ops.convert_to_numpy(a) for a in inna_keras.summary(loss, variables, moves)]
+
+
+def layer_errors(name: str) -> tuple[float, float, float]:
+    """Return the errors of g, H and T of a network with the layer in the middle, in training mode."""
+    variables, loss, start, moves = layer_case(name)
 
     @compiled
     def loss_and_summary(values: list[Any]) -> list[Any]:
@@ -141,7 +156,10 @@ def trained(algorithm: str, steps: int, resume_at: int | None = None) -> tuple[l
 
     def opened() -> Any:
         model = network_of("mlp")
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+
+        def loss(y: Any, logits: Any) -> Any:
+            return -ops.sum(y * ops.log_softmax(logits), axis=-1)
+
         return inna_keras.NewtonSummary(model, loss, getattr(inna_core, algorithm)(), period=3, average=0.5)
 
     trainer = opened()

@@ -1,4 +1,4 @@
-"""Summary-Newton's optimizers in every host: they train, follow the core, save and resume bit for bit, refuse by name."""
+"""Summary-Newton's optimizers in every host: they train, follow the core, resume bit for bit, refuse by name."""
 
 import copy
 import importlib.util
@@ -26,7 +26,7 @@ def skip_without(*packages: str) -> None:
 
 
 def scalar_summary(g: float, h: float, t: float) -> Summary:
-    return Summary(np.asarray([g]), np.asarray([[h]]), np.asarray([t]))
+    return Summary(np.asarray([float(g)]), np.asarray([[float(h)]]), np.asarray([float(t)]))
 
 
 def eta_of(g: float, h: float, t: float) -> float:
@@ -406,4 +406,6 @@ def test_keras_trains_as_torch_does_and_resumes_bit_for_bit(backend: str, worker
     tensors = [torch.tensor(w, requires_grad=True) for w in weights]
     loss = torch_loss("mlp", x, y)
     optimizer = inna_torch.NewtonSummary(tensors, lambda: loss(tensors), INNA(), period=3, average=0.5)
-    assert np.allclose(losses, torch_steps(optimizer, lambda: loss(tensors), 12), rtol=1e-9)
+    # Keras computes in float32 on two of its backends, whatever it is given, see `KERAS_PRECISION`
+    rtol = 1e-9 if backend == "tensorflow" else 1e-4
+    assert np.allclose(losses, torch_steps(optimizer, lambda: loss(tensors), 12), rtol=rtol)

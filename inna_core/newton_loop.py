@@ -7,8 +7,8 @@ eta_s of the group s, is
     theta_s <- theta_s - lambda_1 eta_s u_s
     m       <- the algorithm's next state for the step size min(lambda_1 eta_s, c beta)                    (1)
 
-Every `period` steps, and at each of the first `period` steps, while the direction grows, eta is refreshed, on a batch of
-its own:
+Every `period` steps, and at each of the first `period` steps, while the direction grows, eta is refreshed, on a batch
+of its own:
 
     summary (g, H, T) -> averages of (g, H, T) -> step sizes eta* -> eta <- a eta + (1 - a) eta*, at first eta*
             -> no more than `rise` times the last positive eta -> negative entries count as 0              (2)
@@ -236,7 +236,8 @@ class StepSizes:
         eta = weight * state.eta + (1 - weight) * found.eta
         eta = xp.where(eta > state.ceiling, state.ceiling, eta)
         eta = xp.where(k < self.warmup, xp.zeros_like(eta), eta)
-        ceiling = xp.where(eta > 0, self.rise * eta, state.ceiling)
+        positive = eta > 0
+        ceiling = xp.where(positive, self.rise * xp.where(positive, eta, xp.ones_like(eta)), state.ceiling)
         new = StepSizeState(k + 1, kept[0], kept[1], kept[2], eta, ceiling, found.radius, found.status)
         good = found.status != int(NewtonStatus.FAILED)
         chosen = (xp.where(good, a, b) for a, b in zip(new, state, strict=True))
