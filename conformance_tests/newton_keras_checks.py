@@ -4,12 +4,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers
 
 import inna_core
 import inna_keras
 from conformance_tests.newton_networks import SHAPES, largest_errors, problem
 from inna_keras.newton_derivatives import compiled
+
+ops: Any = keras.ops  # whose annotations know symbolic tensors alone
 
 keras.config.set_floatx("float64")
 keras.config.set_dtype_policy("float64")

@@ -335,7 +335,9 @@ def jax_loss(network: str, x: np.ndarray, y: np.ndarray) -> Callable[[list[Any]]
         if network == "mlp":
             out = jnp.tanh(jnp.tanh(x @ p[0] + p[1]) @ p[2] + p[3]) @ p[4] + p[5]
         else:
-            images = jax.lax.conv_general_dilated(x, p[0], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            images = jax.lax.conv_general_dilated(
+                jnp.asarray(x), p[0], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
             out = jnp.tanh(images + p[1]).reshape(len(x), -1) @ p[2] + p[3]
         return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(out), axis=-1))
 

@@ -6,9 +6,10 @@ from typing import Any
 from unittest import mock
 
 import keras
-from keras import ops
 
 from inna_core.newton_summary import Summary
+
+ops: Any = keras.ops  # whose annotations know symbolic tensors alone
 
 Tensors = list[Any]
 
@@ -98,7 +99,7 @@ def _tensorflow(phi: Callable[[Tensors], Any], mu: Tensors, order: int) -> Rows:
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(mu)
                 loss = phi(mu)
-            g = inner.gradient(loss, mu, unconnected_gradients=zero)
+            g: Any = inner.gradient(loss, mu, unconnected_gradients=zero)
         rows = [middle.gradient(g[s], mu[s:], unconnected_gradients=zero) for s in range(len(mu))]
     if order == 3:
         third = [outer.gradient(row[0], mu[s], unconnected_gradients=zero) for s, row in enumerate(rows)]

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from inna_core._checks import checked_number, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.newton_loop import Momentum, StepSizeRecord, StepSizes, StepSizeState, direction, next_state
 from inna_core.newton_summary import NewtonStatus, Summary, partition
 from inna_keras.newton_derivatives import compiled, derivatives, differentiable_layers, gradients
+
+ops: Any = keras.ops  # whose annotations know symbolic tensors alone
 
 
 def summary(

@@ -273,7 +273,9 @@ def newton_summary(
             deltas.append(-step * u)
             new.append(next_state(maker, g, m, p, jnp.maximum(step, 0), velocity_cap, jnp))
         stepped = {name: treedef.unflatten([getattr(m, name) for m in new]) for name in slots}
-        return treedef.unflatten(deltas), NewtonSummaryState(optax.safe_increment(state.step), sizes, stepped)
+        return treedef.unflatten(deltas), NewtonSummaryState(
+            jnp.asarray(optax.safe_increment(state.step)), sizes, stepped
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
