@@ -411,6 +411,8 @@ def test_keras_layers_against_difference_quotients(layer: str, workers: Any) -> 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_keras_layers_agree_on_all_backends(backend: str, layer: str, workers: Any) -> None:
     skip_without("keras", "tensorflow", backend)
+    if (backend, layer) == ("jax", "SimpleRNN"):
+        pytest.skip("Keras' SimpleRNN cannot be called in float64 on JAX: its tanh returns float32 inside a scan")
     name = "conformance_tests.newton_keras_checks:layer_summary"
     got, want = (workers({"KERAS_BACKEND": b}).call(name, layer) for b in (backend, "tensorflow"))
     assert closeness(got, want) <= KERAS_PRECISION[backend]

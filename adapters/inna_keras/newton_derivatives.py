@@ -88,7 +88,9 @@ def _jax(phi: Callable[[Tensors], Any], mu: Tensors, order: int) -> Rows:
 
 
 def _tensorflow(phi: Callable[[Tensors], Any], mu: Tensors, order: int) -> Rows:
-    import tensorflow as tf
+    import tensorflow
+
+    tf: Any = tensorflow
 
     zero = tf.UnconnectedGradients.ZERO
     third: list[Any] = []
