@@ -8,6 +8,8 @@ from inna_core import checkpoint, compensation, decay, dynamics, schedules
 from inna_core.algorithm import Algorithm
 from inna_core.inna import INNA, INNAState
 from inna_core.innaprop import INNAprop, INNApropState
+from inna_core.newton_loop import Momentum, MomentumState, StepSizeRecord, StepSizes, StepSizeState
+from inna_core.newton_summary import NewtonStatus, NewtonStepSizes, Summary, newton_step_sizes
 
 __all__ = [
     "INNA",
@@ -15,9 +17,18 @@ __all__ = [
     "INNAState",
     "INNAprop",
     "INNApropState",
+    "Momentum",
+    "MomentumState",
+    "NewtonStatus",
+    "NewtonStepSizes",
+    "StepSizeRecord",
+    "StepSizeState",
+    "StepSizes",
+    "Summary",
     "checkpoint",
     "compensation",
     "decay",
     "dynamics",
+    "newton_step_sizes",
     "schedules",
 ]

@@ -1,0 +1,432 @@
+"""Summaries of a loss: against difference quotients for every layer type, and host against host."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.newton_networks import STENCIL, STEP, largest_errors, problem
+
+BACKENDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow"}
+
+
+KERAS_PRECISION = {"tensorflow": 1e-10, "torch": 1e-4, "jax": 1e-4}
+"""Of summaries, relative to their largest entry. Keras 3 hands float64 tensors to float32 operations on torch (matmul,
+losses) and on JAX (tanh): what is compared there is float32. A wrong derivative is wrong by more than 1e-2."""
+
+
+def skip_without(*packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
+# --- torch
+
+
+def torch_layers() -> dict[str, Callable[[Any], tuple[Any, tuple[int, ...]]]]:
+    """By name: a function of torch.nn that returns a layer and the shape of its input."""
+
+    def wrapped(nn: Any, layer: Any, call: Callable[[Any, Any], Any]) -> Any:
+        class Wrapped(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = layer
+
+            def forward(self, x: Any) -> Any:
+                return call(self.layer, x)
+
+        return Wrapped()
+
+    flat, images, sequences = (4, 6), (4, 3, 5, 5), (3, 4, 6)
+    activations = [
+        "Tanh",
+        "Sigmoid",
+        "GELU",
+        "SiLU",
+        "Softplus",
+        "ELU",
+        "SELU",
+        "CELU",
+        "Mish",
+        "LogSigmoid",
+        "Softsign",
+        "ReLU",
+        "LeakyReLU",
+        "Hardtanh",
+        "Hardswish",
+        "Tanhshrink",
+        "PReLU",
+        "GLU",
+    ]
+    return {
+        "Linear": lambda nn: (nn.Linear(6, 5), flat),
+        "Conv1d": lambda nn: (nn.Conv1d(4, 4, 3), sequences),
+        "Conv2d": lambda nn: (nn.Conv2d(3, 4, 3, padding=1), images),
+        "Conv3d": lambda nn: (nn.Conv3d(2, 3, 2), (2, 2, 4, 4, 4)),
+        "ConvTranspose2d": lambda nn: (nn.ConvTranspose2d(3, 4, 3), images),
+        "LayerNorm": lambda nn: (nn.LayerNorm(6), flat),
+        "RMSNorm": lambda nn: (nn.RMSNorm(6), flat),
+        "BatchNorm1d": lambda nn: (nn.BatchNorm1d(6), (8, 6)),
+        "BatchNorm2d": lambda nn: (nn.BatchNorm2d(3), images),
+        "BatchNorm1d, eval": lambda nn: (nn.BatchNorm1d(6).eval(), (8, 6)),
+        "InstanceNorm2d": lambda nn: (nn.InstanceNorm2d(3, affine=True), images),
+        "GroupNorm": lambda nn: (nn.GroupNorm(2, 4), (3, 4, 5, 5)),
+        "LocalResponseNorm": lambda nn: (nn.LocalResponseNorm(2), images),
+        "MultiheadAttention": lambda nn: (
+            wrapped(nn, nn.MultiheadAttention(6, 2, batch_first=True), lambda f, x: f(x, x, x, need_weights=False)[0]),
+            sequences,
+        ),
+        "scaled_dot_product_attention": lambda nn: (
+            wrapped(nn, nn.Linear(6, 6), lambda f, x: nn.functional.scaled_dot_product_attention(f(x), x, x * x)),
+            sequences,
+        ),
+        "TransformerEncoderLayer": lambda nn: (
+            nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True),
+            sequences,
+        ),
+        **{
+            name: lambda nn, name=name: (
+                wrapped(nn, getattr(nn, name)(6, 5, batch_first=True), lambda f, x: f(x)[0]),
+                sequences,
+            )
+            for name in ("RNN", "LSTM", "GRU")
+        },
+        "MaxPool2d": lambda nn: (nn.MaxPool2d(2), images),
+        "AvgPool2d": lambda nn: (nn.AvgPool2d(2), images),
+        "AdaptiveAvgPool2d": lambda nn: (nn.AdaptiveAvgPool2d(2), images),
+        "Softmax": lambda nn: (nn.Softmax(-1), flat),
+        "LogSoftmax": lambda nn: (nn.LogSoftmax(-1), flat),
+        **{name: lambda nn, name=name: (getattr(nn, name)(), flat) for name in activations},
+    }
+
+
+def torch_net(name: str) -> tuple[Any, Any, list[Any], list[Any]]:
+    """Return a network with a layer in the middle, its loss, parameters and direction, in float64."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    torch.manual_seed(5)
+    layer, shape = torch_layers()[name](torch.nn)
+    net = torch.nn.Sequential(torch.nn.Linear(shape[-1], shape[-1]), layer).double()
+    x = torch.randn(shape, dtype=torch.float64)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn_like(p) * 0.5)
+    y = torch.randn_like(net(x))
+
+    def loss() -> Any:
+        return (torch.tanh(net(x)) - y).square().mean()
+
+    params = list(net.parameters())
+    return net, loss, params, [torch.randn_like(p) * 0.5 for p in params]
+
+
+def torch_errors(name: str, summary: Callable[..., Any]) -> tuple[float, float, float]:
+    import torch
+
+    _, loss, params, direction = torch_net(name)
+    start = [p.detach().clone() for p in params]
+
+    def evaluate(group: int, by: float) -> tuple[float, Any]:
+        with torch.no_grad():
+            for s, (p, p0, u) in enumerate(zip(params, start, direction, strict=True)):
+                p.copy_(p0 + by * u * (s == group))
+        return float(loss().detach()), [x.numpy() for x in summary(loss, params, direction)]
+
+    return largest_errors(evaluate, len(params))
+
+
+@pytest.mark.parametrize("name", torch_layers())
+def test_torch_layers_against_difference_quotients(name: str) -> None:
+    """Relative to the largest entry of g, H and T, to 1e-8."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    from inna_torch import summary
+
+    assert max(torch_errors(name, summary)) <= 1e-8
+
+
+@pytest.mark.parametrize("name", ["LayerNorm", "BatchNorm1d", "InstanceNorm2d"])
+def test_the_trap_is_there(name: str) -> None:
+    """Torch's own normalisations have a wrong third derivative: without the replacements the test above would fail."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+
+    def naive(loss: Any, params: list[Any], direction: list[Any]) -> list[Any]:
+        from torch.func import functional_call
+
+        net, _, _, _ = torch_net(name)
+        assert loss.__closure__ is not None
+        cells = dict(zip(loss.__code__.co_freevars, (c.cell_contents for c in loss.__closure__), strict=True))
+        names = [key for key, _ in net.named_parameters()]
+        mu = [torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in params]
+        moved = {k: p.detach() + m * u for k, p, m, u in zip(names, params, mu, direction, strict=True)}
+        output = functional_call(cells["net"], moved, (cells["x"],))
+        value = (torch.tanh(output) - cells["y"]).square().mean()
+        g = torch.autograd.grad(value, mu, create_graph=True)
+        rows = [torch.autograd.grad(x, mu, create_graph=True) for x in g]
+        T = [torch.autograd.grad(row[s], mu[s], retain_graph=True)[0] for s, row in enumerate(rows)]
+        return [torch.stack(x).detach() for x in (g, tuple(torch.stack(row) for row in rows), tuple(T))]
+
+    errors = torch_errors(name, naive)
+    assert errors[0] <= 1e-8
+    assert errors[2] > 1e-3
+
+
+def test_operations_without_derivatives_are_refused_by_name() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from inna_torch import summary
+
+    w = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(NotImplementedError, match=r"it calls torch\.native_layer_norm"):
+        summary(lambda: torch.native_layer_norm(w * w, [4], None, None, 1e-5)[0].sum(), [w], [w.detach()])
+
+
+def test_a_parameter_that_torch_functions_do_not_see_is_refused() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from inna_torch import summary
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return 2 * ctx.saved_tensors[0] * grads[0]
+
+    w = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="uses a parameter where torch functions do not see it"):
+        summary(lambda: Square.apply(w).sum(), [w], [w.detach()])
+    # passed as an argument, it is moved like any other
+    found = summary(lambda params: Square.apply(params[0]).sum(), [w], [w.detach()])
+    assert [float(found.gradient[0]), float(found.hessian[0, 0]), float(found.third[0])] == [8.0, 8.0, 0.0]
+
+
+def test_a_summary_changes_nothing() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from inna_torch import summary
+
+    net, loss, params, direction = torch_net("BatchNorm1d")
+    loss().backward()
+    gradients = [p.grad.clone() for p in params]
+    statistics = net[1].running_mean.clone()
+    values = [p.detach().clone() for p in params]
+    summary(loss, params, direction)
+    assert all(torch.equal(a, p.grad) for a, p in zip(gradients, params, strict=True))
+    assert all(torch.equal(a, p) for a, p in zip(values, params, strict=True))
+    assert torch.equal(statistics, net[1].running_mean)
+
+
+@pytest.mark.parametrize("form", ["module", "dict", "tensors", "named", "groups", "param groups"])
+def test_torch_containers(form: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from torch.func import functional_call
+
+    from inna_torch import summary
+
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 2).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    loss = lambda: net(x).square().mean()  # noqa: E731
+    named = dict(net.named_parameters())
+    tensors = list(named.values())
+    direction = [torch.randn_like(p) for p in tensors]
+    want = summary(loss, tensors, direction)
+    got = {
+        "module": lambda: summary(loss, net, direction),
+        "dict": lambda: summary(
+            lambda p: functional_call(net, p, (x,)).square().mean(), named, dict(zip(named, direction, strict=True))
+        ),
+        "tensors": lambda: summary(lambda p: (x @ p[0].T + p[1]).square().mean(), tensors, direction),
+        "named": lambda: summary(loss, list(named.items()), direction),
+        "groups": lambda: summary(
+            lambda p: (x @ p[0][0].T + p[1][0]).square().mean(), [[p] for p in tensors], direction
+        ),
+        "param groups": lambda: summary(loss, [{"params": [p]} for p in tensors], direction),
+    }[form]()
+    for a, b in zip(got, want, strict=True):
+        assert torch.allclose(a, b, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("groups", ["one", "kind", "layer", ["a", "b", "a", "b", "b", "b"], lambda name: name[0]])
+def test_a_coarser_partition_sums_the_finer(groups: Any) -> None:
+    """g and H of a group are the sums over its tensors; T is the third derivative of the sum."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from inna_core.newton_summary import partition
+    from inna_torch import summary
+
+    weights, direction, x, y = problem("mlp")
+    params = {f"{i // 2}.{'wb'[i % 2]}": torch.tensor(w) for i, w in enumerate(weights)}
+    loss = torch_loss("mlp", x, y)
+    moves = [torch.tensor(u) for u in direction]
+    fine = summary(lambda p: loss(list(p.values())), params, moves)
+    coarse = summary(lambda p: loss(list(p.values())), params, moves, groups=groups)
+    group_of, labels = partition(list(params), [w.ndim for w in weights], groups)
+    P = np.zeros((len(labels), len(weights)))
+    P[group_of, range(len(weights))] = 1
+    assert len(labels) < len(weights)
+    assert np.allclose(coarse.gradient, P @ fine.gradient.numpy(), rtol=1e-12)
+    assert np.allclose(coarse.hessian, P @ fine.hessian.numpy() @ P.T, rtol=1e-12, atol=1e-14)
+    # third derivative along a group, by difference quotients of its own second derivative
+    for s in range(len(labels)):
+        total = 0.0
+        for position, weight in STENCIL:
+            moved = {
+                k: p + position * STEP * u * (group_of[i] == s)
+                for i, ((k, p), u) in enumerate(zip(params.items(), moves, strict=True))
+            }
+            there = summary(lambda p: loss(list(p.values())), moved, moves, groups=groups, order=2)
+            assert not np.any(there.third.numpy())
+            total += weight * float(there.hessian[s, s]) / STEP
+        assert abs(total - float(coarse.third[s])) <= 1e-8 * float(coarse.third.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"order": 1}, ValueError, "Invalid order: 1 (expected 2 or 3)"),
+        ({"groups": "rows"}, ValueError, "Invalid groups: 'rows'"),
+        ({"groups": ["a"]}, ValueError, "Invalid groups: ['a']"),
+        ({"direction": []}, ValueError, "Invalid direction: 0 tensors (expected 2"),
+        ({"direction": [0, 1]}, ValueError, "Invalid direction: shape"),
+        ({"loss_fn": lambda: 1.0}, ValueError, "Invalid loss_fn: it returned 1.0"),
+        ({"params_or_groups": ["a"]}, TypeError, "Invalid params_or_groups"),
+    ],
+)
+def test_torch_refusals(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from inna_torch import summary
+
+    net = torch.nn.Linear(2, 3)
+    params = list(net.parameters())
+    good = {"loss_fn": lambda: net(torch.ones(1, 2)).sum(), "params_or_groups": params, "direction": params}
+    if changes.get("direction") == [0, 1]:
+        changes = {"direction": [params[1], params[0]]}
+    with pytest.raises(error) as caught:
+        summary(**{**good, **changes})
+    assert message in str(caught.value)
+
+
+# --- host against host
+
+
+def torch_loss(network: str, x: np.ndarray, y: np.ndarray) -> Callable[[list[Any]], Any]:
+    import torch
+
+    inputs, targets = torch.tensor(x), torch.tensor(y)
+
+    def loss(p: list[Any]) -> Any:
+        if network == "mlp":
+            out = torch.tanh(torch.tanh(inputs @ p[0] + p[1]) @ p[2] + p[3]) @ p[4] + p[5]
+        else:
+            images = torch.nn.functional.conv2d(inputs.permute(0, 3, 1, 2), p[0].permute(3, 2, 0, 1), p[1])
+            out = torch.tanh(images).permute(0, 2, 3, 1).flatten(1) @ p[2] + p[3]
+        return -(targets * torch.log_softmax(out, -1)).sum(-1).mean()
+
+    return loss
+
+
+def jax_loss(network: str, x: np.ndarray, y: np.ndarray) -> Callable[[list[Any]], Any]:
+    import jax
+    import jax.numpy as jnp
+
+    def loss(p: list[Any]) -> Any:
+        if network == "mlp":
+            out = jnp.tanh(jnp.tanh(x @ p[0] + p[1]) @ p[2] + p[3]) @ p[4] + p[5]
+        else:
+            images = jax.lax.conv_general_dilated(
+                jnp.asarray(x), p[0], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            out = jnp.tanh(images + p[1]).reshape(len(x), -1) @ p[2] + p[3]
+        return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(out), axis=-1))
+
+    return loss
+
+
+def torch_summary(network: str) -> list[np.ndarray]:
+    import torch
+
+    from inna_torch import summary
+
+    weights, direction, x, y = problem(network)
+    found = summary(torch_loss(network, x, y), [torch.tensor(w) for w in weights], [torch.tensor(u) for u in direction])
+    return [a.numpy() for a in found]
+
+
+def jax_summary(network: str, unrolled: int, jit: bool) -> list[np.ndarray]:
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    from inna_optax import newton_summary
+
+    module = importlib.import_module(newton_summary.__module__)
+    weights, direction, x, y = problem(network)
+    params, moves = [jnp.asarray(w) for w in weights], [jnp.asarray(u) for u in direction]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "UNROLLED", unrolled)
+        compute = lambda p, u: module.summary(jax_loss(network, x, y), p, u)  # noqa: E731
+        found = (jax.jit(compute) if jit else compute)(params, moves)
+    return [np.asarray(a) for a in found]
+
+
+def closeness(got: list[np.ndarray], want: list[np.ndarray]) -> float:
+    return max(float(np.max(np.abs(a - b)) / (np.max(np.abs(b)) + 1e-12)) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+@pytest.mark.parametrize("unrolled", [0, 16])
+@pytest.mark.parametrize("jit", [False, True])
+def test_jax_agrees_with_torch(network: str, unrolled: int, jit: bool) -> None:
+    skip_without("torch", "jax", "optax")
+    assert closeness(jax_summary(network, unrolled, jit), torch_summary(network)) <= 1e-10
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_keras_agrees_with_torch(network: str, backend: str, workers: Any) -> None:
+    skip_without("torch", "keras", BACKENDS[backend])
+    worker = workers({"KERAS_BACKEND": backend})
+    got = worker.call("conformance_tests.newton_keras_checks:network_summary", network)
+    assert closeness(got, torch_summary(network)) <= KERAS_PRECISION[backend]
+
+
+KERAS_LAYERS = (
+    *("Dense", "Conv1D", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "SimpleRNN", "Embedding"),
+    *("MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "LayerNormalization", "BatchNormalization"),
+    *("relu", "gelu", "silu", "softplus", "softmax"),
+)
+
+
+@pytest.mark.parametrize("layer", KERAS_LAYERS)
+def test_keras_layers_against_difference_quotients(layer: str, workers: Any) -> None:
+    """On TensorFlow, which computes in float64: relative to the largest entry of g, H and T, to 1e-8."""
+    skip_without("keras", "tensorflow")
+    errors = workers({"KERAS_BACKEND": "tensorflow"}).call("conformance_tests.newton_keras_checks:layer_errors", layer)
+    assert max(errors) <= 1e-8
+
+
+@pytest.mark.parametrize("layer", KERAS_LAYERS)
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_keras_layers_agree_on_all_backends(backend: str, layer: str, workers: Any) -> None:
+    skip_without("keras", "tensorflow", backend)
+    if (backend, layer) == ("jax", "SimpleRNN"):
+        pytest.skip("Keras' SimpleRNN cannot be called in float64 on JAX: its tanh returns float32 inside a scan")
+    name = "conformance_tests.newton_keras_checks:layer_summary"
+    got, want = (workers({"KERAS_BACKEND": b}).call(name, layer) for b in (backend, "tensorflow"))
+    assert closeness(got, want) <= KERAS_PRECISION[backend]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_keras_refuses_other_normalisations_by_name(backend: str, workers: Any) -> None:
+    skip_without("keras", BACKENDS[backend])
+    message = workers({"KERAS_BACKEND": backend}).call("conformance_tests.newton_keras_checks:refused")
+    # Keras puts its own words around it
+    assert "Invalid loss_fn: it calls GroupNormalization" in message
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_keras_moving_averages(backend: str, workers: Any) -> None:
+    skip_without("keras", BACKENDS[backend])
+    assert workers({"KERAS_BACKEND": backend}).call("conformance_tests.newton_keras_checks:moving_averages_stay")

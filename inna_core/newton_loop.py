@@ -1,0 +1,265 @@
+"""From summaries to step sizes in training: what happens between two refreshes of Summary-Newton's step sizes.
+
+A training step with gradient g, state m of the algorithm that makes the direction, and step size
+eta_s of the group s, is
+
+    u        = the direction of the algorithm at (g, m): its step of size 1, with the sign changed
+    theta_s <- theta_s - lambda_1 eta_s u_s
+    m       <- the algorithm's next state for the step size min(lambda_1 eta_s, c beta)                    (1)
+
+Every `period` steps, and at each of the first `period` steps, while the direction grows, eta is refreshed, on a batch
+of its own:
+
+    summary (g, H, T) -> averages of (g, H, T) -> step sizes eta* -> eta <- a eta + (1 - a) eta*, at first eta*
+            -> no more than `rise` times the last positive eta -> negative entries count as 0              (2)
+
+| symbol   | meaning                                                            | name in code            |
+|----------|--------------------------------------------------------------------|-------------------------|
+| lambda_1 | fraction of the model's step that is taken                         | ``damping``, lr         |
+| a        | weight of the past in the step sizes                               | ``smoothing``           |
+| c        | cap on the time step of INNA's velocity, in units of beta          | ``velocity_cap``        |
+
+With INNA's direction u = beta g - v, (1) is INNA with a step size of its own for each group, which the summary finds:
+alpha and beta are all that is left to choose. The cap holds the velocity's recurrence inside its stable region where a
+group's step is long, see `inna_core.dynamics`.
+
+Reference: P. Wolinski, arXiv 2312.03885, section 3 (the loop, with a momentum direction); INNA: `inna_core.inna`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from array_api_compat import array_namespace
+
+from inna_core._checks import as_array, check_parameter, check_update, checked_number
+from inna_core.algorithm import Array, Namespace, Scalar
+from inna_core.newton_summary import Loop, NewtonStatus, Summary, newton_step_sizes
+
+
+class MomentumState(NamedTuple):
+    """State of `Momentum`.
+
+    Attributes:
+        momentum: the buffer, like the parameter.
+    """
+
+    momentum: Array
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Gradient descent with momentum, buf <- m buf + g, theta <- theta - lr buf: the direction of the paper.
+
+    Args:
+        momentum: m in [0, 1).
+
+    Raises:
+        ValueError, TypeError: if it is not a number in its range.
+
+    Example:
+        >>> import numpy as np
+        >>> algorithm, theta = Momentum(0.9), np.asarray([1.0])
+        >>> delta, state = algorithm.update(theta, algorithm.init(theta), theta, lr=0.5)
+        >>> delta
+        array([-0.5])
+    """
+
+    momentum: Scalar = 0.9
+
+    state_type: ClassVar[type] = MomentumState
+    default_lr: ClassVar[float] = 0.1
+    default_weight_decay: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "momentum", checked_number("momentum", self.momentum, below=1.0))
+
+    def init(self, theta: Array, xp: Namespace | None = None) -> MomentumState:
+        """Return the state before the first step: an empty buffer."""
+        check_parameter(theta)
+        namespace = array_namespace(theta) if xp is None else xp
+        return MomentumState(namespace.zeros_like(theta))
+
+    def update(
+        self, grad: Array, state: MomentumState, theta: Array, lr: Scalar, xp: Namespace | None = None
+    ) -> tuple[Array, MomentumState]:
+        """Return the increment of the parameter and the next state; see `inna_core.INNA.update`."""
+        lr = checked_number("lr", lr)
+        check_update(xp, MomentumState, grad, state, theta, {"lr": lr, "momentum": self.momentum})
+        buffer = self.momentum * state.momentum + grad
+        return as_array(-lr * buffer), MomentumState(as_array(buffer))
+
+
+def direction(algorithm: Any, grad: Array, state: Any, theta: Array, xp: Namespace | None = None) -> Array:
+    """Return u, the algorithm's step of size 1 with the sign changed; see the top of this file."""
+    delta, _ = algorithm.update(grad, state, theta, 1.0, xp)
+    return -delta
+
+
+def next_state(
+    algorithm: Any, grad: Array, state: Any, theta: Array, step: Scalar, velocity_cap: float, xp: Namespace
+) -> Any:
+    """Return the algorithm's state after a step of a size lambda_1 eta_s, capped at velocity_cap beta, equation (1).
+
+    Args:
+        algorithm: as in `inna_core`; one without ``beta`` has no cap.
+        grad: gradient, like theta.
+        state: the algorithm's.
+        theta: parameter.
+        step: lambda_1 eta_s >= 0, a float or a 0-d array of theta's dtype.
+        velocity_cap: c.
+        xp: array namespace.
+    """
+    beta = getattr(algorithm, "beta", None)
+    if beta is not None:
+        cap = velocity_cap * beta
+        step = min(step, cap) if isinstance(step, float) else xp.where(step < cap, step, cap)
+    return algorithm.update(grad, state, theta, step, xp)[1]
+
+
+class StepSizeState(NamedTuple):
+    """State of `StepSizes`, arrays of one framework.
+
+    Attributes:
+        refreshes: number of summaries taken in, 0-d int32.
+        gradient: the last summaries' g, or their average, shape (window, S).
+        hessian: likewise H, shape (window, S, S).
+        third: likewise T, shape (window, S).
+        eta: exponential average of the step sizes, shape (S,), signs kept.
+        ceiling: what the next step sizes may be at most, shape (S,).
+        radius: of the last solution, 0-d.
+        status: `NewtonStatus` of the last solution, 0-d int32.
+    """
+
+    refreshes: Array
+    gradient: Array
+    hessian: Array
+    third: Array
+    eta: Array
+    ceiling: Array
+    radius: Array
+    status: Array
+
+
+@dataclass(frozen=True)
+class StepSizes:
+    """How step sizes follow from one summary after another, equation (2).
+
+    Args:
+        damping_int: lambda_int of `newton_step_sizes`, >= 0.
+        average: weight of the past in a moving average of (g, H, T), in [0, 1); 0 takes each summary as it is.
+        window: number of last summaries whose mean is taken, >= 1; needs average = 0 if it is more than 1.
+        warmup: number of first summaries during which the step sizes stay 0, while the averages fill.
+        smoothing: a, weight of the past in the step sizes, in [0, 1).
+        rise: largest factor by which a step size may grow from one summary to the next, > 0, infinity for none.
+        clip: whether negative step sizes count as 0.
+        third_floor: kappa of `newton_step_sizes`.
+
+    Raises:
+        ValueError, TypeError: if an argument is not a number in its range.
+
+    Example:
+        >>> import numpy as np
+        >>> rule = StepSizes()
+        >>> one = Summary(np.asarray([140.25]), np.asarray([[840.75]]), np.asarray([2185.625]))
+        >>> state = rule.update(one, rule.init(one))
+        >>> rule.step_sizes(state).round(6)
+        array([0.140981])
+    """
+
+    damping_int: Scalar = 1.0
+    average: float = 0.9
+    window: int = 1
+    warmup: int = 0
+    smoothing: float = 0.5
+    rise: float = 2.0
+    clip: bool = True
+    third_floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        checked_number("damping_int", self.damping_int)
+        checked_number("average", self.average, below=1.0)
+        checked_number("smoothing", self.smoothing, below=1.0)
+        checked_number("third_floor", self.third_floor)
+        if self.rise != float("inf"):
+            checked_number("rise", self.rise, positive=True)
+        for name, least in (("window", 1), ("warmup", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"Invalid {name}: {value!r} (expected an int >= {least})")
+            if value < least:
+                raise ValueError(f"Invalid {name}: {value!r} (expected an int >= {least})")
+        if not isinstance(self.clip, bool):
+            raise TypeError(f"Invalid clip: {self.clip!r} (expected True or False)")
+        if self.average and self.window > 1:
+            raise ValueError(f"Invalid window: {self.window!r} (expected 1, since average is {self.average!r})")
+
+    def init(self, summary: Summary) -> StepSizeState:
+        """Return the state before the first summary, arrays like a summary's: step sizes 0.
+
+        Args:
+            summary: of any values; its framework, dtype and S count.
+        """
+        xp = array_namespace(*summary)
+        g, H, T = (xp.zeros((self.window, *x.shape), dtype=x.dtype) for x in summary)
+        none = xp.asarray(0, dtype=xp.int32)
+        return StepSizeState(
+            none, g, H, T, xp.zeros_like(g[0, :]), xp.full_like(g[0, :], xp.inf), xp.zeros_like(g[0, 0]), none + 0
+        )
+
+    def update(self, summary: Summary, state: StepSizeState, loop: Loop | None = None) -> StepSizeState:
+        """Take in a summary. One that is not finite changes nothing but the status.
+
+        Args:
+            summary: of the loss along the present direction.
+            state: from `init` or the previous `update`.
+            loop: see `newton_step_sizes`.
+
+        Returns:
+            The next state; the arguments stay unchanged.
+        """
+        xp = array_namespace(*summary)
+        k = state.refreshes
+        past = [state.gradient, state.hessian, state.third]
+        slot = xp.arange(self.window, dtype=xp.int32) == k % self.window
+        kept = []
+        for old, new in zip(past, summary, strict=True):
+            here = xp.reshape(slot, (self.window, *(1 for _ in new.shape)))
+            weight = xp.where(k == 0, xp.zeros_like(old), xp.full_like(old, self.average))
+            kept.append(xp.where(here, weight * old + (1 - weight) * new[None, ...], old))
+        filled = xp.where(k + 1 < self.window, k + 1, xp.full_like(k, self.window))
+        g, H, T = (xp.sum(x, axis=0) / xp.astype(filled, x.dtype) for x in kept)
+        # a mean of rounded numbers may lose symmetry, and its third derivatives are a mean of signs
+        found = newton_step_sizes(g, H, T, damping=self.damping_int, third_floor=self.third_floor, loop=loop)
+
+        first = k <= self.warmup
+        weight = xp.where(first, xp.zeros_like(found.eta), xp.full_like(found.eta, self.smoothing))
+        eta = weight * state.eta + (1 - weight) * found.eta
+        eta = xp.where(eta > state.ceiling, state.ceiling, eta)
+        eta = xp.where(k < self.warmup, xp.zeros_like(eta), eta)
+        positive = eta > 0
+        ceiling = xp.where(positive, self.rise * xp.where(positive, eta, xp.ones_like(eta)), state.ceiling)
+        new = StepSizeState(k + 1, kept[0], kept[1], kept[2], eta, ceiling, found.radius, found.status)
+        good = found.status != int(NewtonStatus.FAILED)
+        chosen = (xp.where(good, a, b) for a, b in zip(new, state, strict=True))
+        return StepSizeState(*chosen)._replace(status=found.status)
+
+    def step_sizes(self, state: StepSizeState) -> Array:
+        """Return eta, shape (S,), negative entries set to 0 where `clip` says so."""
+        xp = array_namespace(state.eta)
+        return xp.where(state.eta > 0, state.eta, xp.zeros_like(state.eta)) if self.clip else state.eta
+
+
+class StepSizeRecord(NamedTuple):
+    """What to log of a refresh.
+
+    Attributes:
+        step: number of training steps made before it.
+        step_sizes: lambda_1 eta_s by label of the group, as used from this step on.
+        radius: r.
+        status: of the solution.
+    """
+
+    step: int
+    step_sizes: dict[str, float]
+    radius: float
+    status: NewtonStatus
