@@ -91,6 +91,14 @@ class Elementwise(Optimizer):
     temporaries: ClassVar[bool] = False
     """Whether the foreach path makes temporaries, so that it should work block by block."""
 
+    _hyper: ClassVar[tuple[str, ...]]
+    _fields: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        # names once and for all: torch.compile cannot trace dataclasses.fields
+        cls._hyper = tuple(field.name for field in fields(cls.algorithm))  # type: ignore[arg-type]
+        cls._fields = cls.algorithm.state_type._fields  # type: ignore[attr-defined]
+
     def __init__(self, params: Any, **defaults: Any) -> None:
         self._checked_algorithm(defaults)
         super().__init__(params, defaults)
@@ -114,15 +122,7 @@ class Elementwise(Optimizer):
                 raise ValueError(f"Invalid {name}: True (expected False or None where {other} is True)")
         if group["differentiable"] and group["capturable"]:
             raise ValueError("Invalid differentiable: True (expected False where capturable is True)")
-        return cls.algorithm(**{name: zero_dimensional(group[name]) for name in cls._hyper()})  # type: ignore[arg-type]
-
-    @classmethod
-    def _hyper(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in fields(cls.algorithm))  # type: ignore[arg-type]
-
-    @classmethod
-    def _fields(cls) -> tuple[str, ...]:
-        return cls.algorithm.state_type._fields  # type: ignore[attr-defined]
+        return cls.algorithm(**{name: zero_dimensional(group[name]) for name in cls._hyper})  # type: ignore[arg-type]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with hyperparameters of their own.
@@ -158,7 +158,7 @@ class Elementwise(Optimizer):
         self._step_supports_amp_scaling = defaults["fused"] is True
 
     def _check_state(self, p: Tensor, state: dict[str, Any]) -> None:
-        expected = set(self._fields())
+        expected = set(self._fields)
         if state and set(state) - {"compensation"} != expected:
             raise ValueError(
                 f"Invalid state_dict: a parameter's state has {sorted(state)} (expected {sorted(expected)})"
@@ -192,7 +192,7 @@ class Elementwise(Optimizer):
         own = chain.from_iterable(group["params"] for group in self.param_groups)
         for index, p in zip(saved, own, strict=True):
             for name, value in final["state"].get(index, {}).items():
-                if name in self._fields() and name != "step" and compute_dtype(p) != p.dtype:
+                if name in self._fields and name != "step" and compute_dtype(p) != p.dtype:
                     self.state[p][name] = value.to(device=p.device, dtype=compute_dtype(p), copy=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,7 +225,6 @@ class Elementwise(Optimizer):
             TypeError, ValueError: if an entry of a param group has become invalid, or a gradient or a state does not
                 fit its parameter.
         """
-        self._accelerator_graph_capture_health_check()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -233,20 +232,26 @@ class Elementwise(Optimizer):
         if torch.compiler.is_compiling():
             for group in self.param_groups:
                 self._traced_step(group)
-            return loss
+        else:
+            self._eager_step()
+        return loss
+
+    @torch._disable_dynamo  # a frame that torch.compile gave up on would otherwise have its callees compiled
+    def _eager_step(self) -> None:
+        check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
+        (check_capture or self._cuda_graph_capture_health_check)()  # torch's own, under its newer or older name
         ready = [(group, self._scalars(group), list(self._leaves(group))) for group in self.param_groups]
         if self._overflowed([leaf.grad for _, _, leaves in ready for leaf in leaves]):
-            return loss
+            return
         for group, scalars, leaves in ready:
             for path, chosen in self._paths(group, scalars, leaves):
                 path(group, scalars, chosen)
-        return loss
 
     # What is validated before a step, with nothing changed yet
 
     def _scalars(self, group: dict[str, Any]) -> Scalars:
         algorithm = self._checked_algorithm(group)
-        values = {name: group[name] for name in ("lr", "weight_decay", *self._hyper())}
+        values = {name: group[name] for name in ("lr", "weight_decay", *self._hyper)}
         keep = group["capturable"] or group["differentiable"]
         if not keep and all(not isinstance(x, Tensor) or x.device.type == "cpu" for x in values.values()):
             # Reading a tensor in host memory costs little, and its value can be validated.
@@ -338,7 +343,7 @@ class Elementwise(Optimizer):
             and p.dtype == leaf.grad.dtype
             and compute_dtype(p) == p.dtype
             and not group["kahan_sum"]
-            and not (group["capturable"] and "step" in self._fields())
+            and not (group["capturable"] and "step" in self._fields)
         )
 
     def _suits_kernel(self, leaf: Leaf, group: dict[str, Any]) -> bool:
@@ -401,8 +406,8 @@ class Elementwise(Optimizer):
         return made
 
     def _foreach_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
-        names = [name for name in self._fields() if name != "step"]
-        counts = "step" in self._fields()
+        names = [name for name in self._fields if name != "step"]
+        counts = "step" in self._fields
         by_step: dict[float, list[tuple[Leaf, dict[str, Any]]]] = {}
         for leaf in leaves:
             stored = self._stored_state(leaf.owner, group, scalars.algorithm)
@@ -448,9 +453,9 @@ class Elementwise(Optimizer):
         compensation = stored["compensation"].to(dtype) if "compensation" in stored else None
         algorithm: Any = scalars.algorithm
         delta, state = update_with_decay(
-            type(algorithm)(**{name: scalar(getattr(algorithm, name), p, dtype) for name in self._hyper()}),
+            type(algorithm)(**{name: scalar(getattr(algorithm, name), p, dtype) for name in self._hyper}),
             -grad if group["maximize"] else grad,
-            algorithm.state_type(**{name: stored[name].to(dtype) for name in self._fields()}),
+            algorithm.state_type(**{name: stored[name].to(dtype) for name in self._fields}),
             theta if compensation is None else theta + compensation,
             scalar(scalars.lr, p, dtype),
             scalar(scalars.weight_decay, p, dtype),
@@ -468,12 +473,12 @@ class Elementwise(Optimizer):
         return {}
 
     def _traced_step(self, group: dict[str, Any]) -> None:
-        columns: list[list[Tensor]] = [[] for _ in range(3 + len(self._fields()))]
+        columns: list[list[Tensor]] = [[] for _ in range(3 + len(self._fields))]
         self._init_group(group, *columns)
         scalars = Scalars(group["lr"], group["weight_decay"], self._checked_algorithm(group), known=False)
         for p, g, *state in zip(*columns, strict=True):
             *values, compensation = state
-            stored = dict(zip(self._fields(), values, strict=True))
+            stored = dict(zip(self._fields, values, strict=True))
             if compensates(p, group):
                 stored["compensation"] = compensation
             self._single(p, g, stored, group, scalars)
@@ -487,7 +492,7 @@ class Elementwise(Optimizer):
         scalars = self._scalars(group)
         for leaf in list(self._leaves(group)):
             stored = self._stored_state(leaf.owner, group, scalars.algorithm)
-            row = [leaf.owner, leaf.owner.grad, *(stored[name] for name in self._fields())]
+            row = [leaf.owner, leaf.owner.grad, *(stored[name] for name in self._fields)]
             row.append(stored.get("compensation", row[2]))  # no list may have a gap
             for column, x in zip(columns, row, strict=True):
                 column.append(x)  # type: ignore[arg-type]

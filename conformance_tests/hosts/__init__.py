@@ -1,7 +1,7 @@
 """The hosts, one row each."""
 
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 FLOATS = ("float64", "float32")
@@ -121,6 +121,8 @@ HOSTS: tuple[Host, ...] = (
     torch_host("torch-single", foreach=False),
     torch_host("torch-foreach", foreach=True),
     torch_host("torch-fused", fused=True),
+    # Dynamo wraps what is raised while it traces, so that a refused lr is no ValueError there
+    replace(torch_host("torch-compiled", compiled=True), reads_lr="start"),
     torch_host("torch-cuda", device="cuda"),
     torch_host("torch-cuda-single", device="cuda", foreach=False),
     torch_host("torch-cuda-foreach", device="cuda", foreach=True),

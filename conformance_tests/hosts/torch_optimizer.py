@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo
 
 import inna_core
 import inna_torch
@@ -12,8 +13,10 @@ from conformance_tests.cases import Setup
 from conformance_tests.hosts.run import Fact, Snapshot, as_float64
 
 
-def open_run(setup: Setup, params: list[np.ndarray], *, device: str = "cpu", **options: Any) -> "TorchRun":
-    return TorchRun(setup, params, device, options)
+def open_run(
+    setup: Setup, params: list[np.ndarray], *, device: str = "cpu", compiled: bool = False, **options: Any
+) -> "TorchRun":
+    return (CompiledRun if compiled else TorchRun)(setup, params, device, options)
 
 
 class TorchRun:
@@ -94,6 +97,21 @@ class TorchRun:
 
     def previous(self) -> Snapshot:
         raise NotImplementedError("a torch optimizer updates in place")
+
+
+class CompiledRun(TorchRun):
+    """Steps as torch.compile traces them; which backend makes code of the traced operations is torch's affair."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        torch._dynamo.reset()
+        self.compiled = torch.compile(self.optimizer.step, backend="aot_eager")
+
+    def take_step(self) -> None:
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)  # torch's own imports
+        # A run that loads a state at each step is compiled anew for each; beyond the limit it would be run as it is.
+        with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
+            self.compiled()
 
 
 def read(x: Any) -> np.ndarray:
