@@ -1,4 +1,4 @@
-"""What else a torch user expects of an optimizer: schedulers, hooks, GradScaler, autograd through a step, compilation."""
+"""What else a torch user expects: schedulers, hooks, GradScaler, autograd through a step, compilation."""
 
 import copy
 import warnings

@@ -204,7 +204,7 @@ READERS: dict[str, Callable[[Any, Any], Any]] = {
 def test_whoever_reads_the_state_finds_the_velocity(reader: str) -> None:
     ours, plain = parameters(), parameters()
     a, b = inna_torch.INNA(ours, lr=0.05), inna_torch.INNA(plain, lr=0.05, foreach=False)
-    held = None
+    held = before = None
     for k in range(4):
         set_gradients(ours, k)
         set_gradients(plain, k)
@@ -212,7 +212,7 @@ def test_whoever_reads_the_state_finds_the_velocity(reader: str) -> None:
             a.step()
         assert kernel.call_count == 1
         b.step()
-        if held is not None:  # what was read before the step still is what it was
+        if held is not None and before is not None:  # what was read before the step still is what it was
             assert torch.equal(held, before)
         held = READERS[reader](a, ours[2])
         before = held.clone()

@@ -116,16 +116,22 @@ class Vector:
 
 
 class Namespace:
-    """The functions that the algorithms need besides operators; the scalars among their arguments are 0-d tensors."""
+    """The functions that the algorithms need besides operators; the scalars among their arguments are 0-d tensors.
 
-    def __init__(self, owned: list[Tensors]) -> None:
-        self.owned = {id(x): x for x in owned}
+    Args:
+        owned: the lists that hold the state, which may be overwritten.
+        scratch: one-dimensional tensor, with room for one list, to put temporaries in: memory that is freed and taken
+            again block by block would cost more than the arithmetic.
+    """
+
+    def __init__(self, owned: list[Tensors], scratch: torch.Tensor) -> None:
+        self.owned, self.scratch = {id(x): x for x in owned}, scratch
 
     expm1 = staticmethod(torch.expm1)
     log = staticmethod(torch.log)
 
     def sqrt(self, x: Vector) -> Vector:
-        """Return the root, in temporary tensors.
+        """Return the root, in the scratch memory.
 
         The sum under the root is the next value of a field of the state, perhaps divided by a number. It is put in the
         field's own tensors now, which spares computing it twice; its old value is of no further use then.
@@ -134,8 +140,19 @@ class Namespace:
         field = next(self.owned[k] for k in total.terms if k in self.owned)
         total.add_to(field, own=0.0)
         total.terms = {id(field): (1.0, field, None, "x")}
-        root = Vector.of(torch._foreach_sqrt(field))  # type: ignore[arg-type]
-        return root * (1 / math.sqrt(divisor))
+        root = []
+        for part in field:
+            out = self.scratch[: part.numel()].as_strided(part.shape, dense_strides(part))
+            root.append(torch.sqrt(part, out=out))
+            self.scratch = self.scratch[part.numel() :]
+        return Vector.of(root) * (1 / math.sqrt(divisor))
+
+
+def dense_strides(x: torch.Tensor) -> tuple[int, ...]:
+    """Return the strides of a dense tensor like this one, or of a contiguous one where it is not dense."""
+    if x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x):
+        return x.stride()
+    return torch.empty(x.shape, device="meta").stride()
 
 
 def update_in_place(theta: Tensors, delta: Vector, fields: list[Tensors], state: list[Vector]) -> None:

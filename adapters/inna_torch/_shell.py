@@ -415,9 +415,13 @@ class Elementwise(Optimizer):
         for k, chosen in by_step.items():
             columns = [[leaf.p for leaf, _ in chosen], [leaf.grad for leaf, _ in chosen]]
             columns += [[local(stored[name]) for _, stored in chosen] for name in names]
-            size = sum(p.numel() for p in columns[0]) // BLOCKS
-            size = min(max(size, SMALLEST_BLOCK), LARGEST_BLOCK)
-            for theta, grad, *fields_ in blocks(columns, size) if self.temporaries else [columns]:
+            pieces = [columns]
+            if self.temporaries:
+                size = sum(p.numel() for p in columns[0]) // BLOCKS
+                pieces = blocks(columns, min(max(size, SMALLEST_BLOCK), LARGEST_BLOCK))
+            room = max(sum(p.numel() for p in piece[0]) for piece in pieces) if self.temporaries else 0
+            scratch = columns[0][0].new_empty(room)
+            for theta, grad, *fields_ in pieces:
                 state: dict[str, Any] = dict(zip(names, map(Vector.of, fields_), strict=True))
                 if counts:
                     state["step"] = torch.tensor(k, dtype=torch.float64)
@@ -430,7 +434,7 @@ class Elementwise(Optimizer):
                     scalars.lr,
                     scalars.weight_decay,
                     published=group["published_decay"],
-                    xp=Namespace(fields_),
+                    xp=Namespace(fields_, scratch),
                 )
                 update_in_place(theta, delta, fields_, [getattr(next_state, name) for name in names])
             if counts:
