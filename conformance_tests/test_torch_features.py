@@ -50,7 +50,7 @@ SCHEDULERS: dict[str, Callable[[Any], Any]] = {
 @EACH
 def test_a_scheduler_sets_the_step_size(optimizer: Any, name: str) -> None:
     """The fast path under a scheduler equals the plain one that is handed the same step sizes."""
-    ours, plain = parameters(), parameters()
+    ours, plain = parameters(torch.float32), parameters(torch.float32)
     a, b = optimizer(ours, lr=0.1), optimizer(plain, lr=0.1, foreach=False)
     scheduler, lrs = SCHEDULERS[name](a), []
     for k in range(6):
@@ -62,7 +62,7 @@ def test_a_scheduler_sets_the_step_size(optimizer: Any, name: str) -> None:
         b.step()
         scheduler.step(*([1.0] if name == "ReduceLROnPlateau" else []))
     assert len(set(lrs)) > 1
-    assert difference(ours, plain) < 1e-13
+    assert difference(ours, plain) < 1e-5
 
 
 def test_weight_averaging() -> None:
@@ -109,7 +109,7 @@ def test_grad_scaler(optimizer: Any, flags: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("optimizer", "flags"), ROWS)
 def test_step_and_state_dict_hooks(optimizer: Any, flags: dict[str, Any]) -> None:
-    params = parameters()
+    params = parameters(torch.float32)
     instance = optimizer(params, lr=0.05, **flags)
     called: list[str] = []
     instance.register_step_pre_hook(lambda *_: called.append("step pre"))
@@ -128,7 +128,7 @@ def test_step_and_state_dict_hooks(optimizer: Any, flags: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(("optimizer", "flags"), ROWS)
 def test_optimizer_in_backward(optimizer: Any, flags: dict[str, Any]) -> None:
-    ours, plain = parameters(), parameters()
+    ours, plain = parameters(torch.float32), parameters(torch.float32)
     each = {p: optimizer([p], lr=0.05, **flags) for p in ours}
 
     def update(p: Any) -> None:
@@ -144,7 +144,7 @@ def test_optimizer_in_backward(optimizer: Any, flags: dict[str, Any]) -> None:
         sum((p * p).sum() for p in plain).backward()
         together.step()
     assert all(p.grad is None for p in ours)
-    assert difference(ours, plain) < 1e-14
+    assert difference(ours, plain) < 1e-6
 
 
 @pytest.mark.parametrize(("optimizer", "flags"), ROWS)

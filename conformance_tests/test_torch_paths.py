@@ -26,7 +26,6 @@ ROWS = [
     pytest.param(optimizer, flags, id=f"{name}-{path}")
     for name, optimizer in OPTIMIZERS.items()
     for path, flags in PATHS.items()
-    if path != "fused" or optimizer.has_kernel
 ]
 
 
@@ -82,6 +81,40 @@ def test_the_kernel_is_taken_where_it_is_accurate(row: str) -> None:
     assert (kernel.call_count > 0) is expected
 
 
+ADAMW_KERNEL: dict[str, tuple[dict[str, Any], Any, bool]] = {
+    "default": ({}, torch.float32, True),
+    "asked for": ({"fused": True}, torch.float32, True),
+    "foreach": ({"foreach": True}, torch.float32, False),
+    "float64": ({}, torch.float64, False),
+    "published decay": ({"published_decay": True}, torch.float32, False),
+}
+
+
+@pytest.mark.parametrize("row", ADAMW_KERNEL)
+def test_innaprop_takes_the_adamw_kernel_in_float32(row: str) -> None:
+    flags, dtype, expected = ADAMW_KERNEL[row]
+    params = parameters(dtype)
+    optimizer = inna_torch.INNAprop(params, **flags)
+    set_gradients(params, 1)
+    with mock.patch.object(torch, "_fused_adamw_", wraps=torch._fused_adamw_) as kernel:
+        optimizer.step()
+    assert (kernel.call_count > 0) is expected
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_the_kernels_ascend_as_the_core_does(optimizer: Any, maximize: bool) -> None:
+    ours, plain = parameters(torch.float32), parameters(torch.float32)
+    flags = {"lr": 0.05, "maximize": maximize, "weight_decay": 0.3}
+    a, b = optimizer(ours, fused=True, **flags), optimizer(plain, foreach=False, **flags)
+    for k in range(4):
+        set_gradients(ours, k)
+        set_gradients(plain, k)
+        a.step()  # a fallback would warn, and that is an error
+        b.step()
+        assert difference(ours, plain) < 2e-6
+
+
 def test_fused_says_where_it_falls_back() -> None:
     params = parameters(torch.float32)
     optimizer = inna_torch.INNA(params, lr=0.5, fused=True)
@@ -96,10 +129,10 @@ def test_fused_says_where_it_falls_back() -> None:
 def test_memory_layouts(optimizer: Any, flags: dict[str, Any], layout: str) -> None:
     """The kernel ignores strides, so a layout that differs between parameter and gradient must not reach it."""
     generator = torch.Generator().manual_seed(0)
-    x, g = (torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    x, g = (torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float32) for _ in range(2))
     p = torch.nn.Parameter(x.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else x.clone())
     q = torch.nn.Parameter(x.clone())
-    ours, plain = optimizer([p], lr=0.03, **flags), optimizer([q], lr=0.03, foreach=False)
+    ours, plain = optimizer([p], lr=0.05, **flags), optimizer([q], lr=0.05, foreach=False)
     for _ in range(3):
         q.grad = g.clone()
         if layout == "channels_last":
@@ -115,7 +148,7 @@ def test_memory_layouts(optimizer: Any, flags: dict[str, Any], layout: str) -> N
             warnings.filterwarnings("ignore", "fused=True, but")
             ours.step()
         plain.step()
-        assert difference([p], [q]) < 1e-14
+        assert difference([p], [q]) < 1e-6
     assert p.is_contiguous(memory_format=torch.channels_last) == (layout == "channels_last")
 
 
@@ -163,8 +196,8 @@ def test_a_schedule_across_beta_equals_the_core(alpha: float, dtype: Any) -> Non
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_a_checkpoint_moves_between_all_paths(optimizer: Any) -> None:
-    flags = [f for path, f in PATHS.items() if path != "fused" or optimizer.has_kernel] * 2
-    moving, staying = parameters(), parameters()
+    flags = list(PATHS.values()) * 2
+    moving, staying = parameters(torch.float32), parameters(torch.float32)
     plain = optimizer(staying, lr=0.05, foreach=False)
     saved = None
     for k, chosen in enumerate(flags):
@@ -177,11 +210,11 @@ def test_a_checkpoint_moves_between_all_paths(optimizer: Any) -> None:
             current.step()
             plain.step()
         saved = copy.deepcopy(current.state_dict())
-        assert difference(moving, staying) < 1e-13
+        assert difference(moving, staying) < 1e-5
         assert [type(state) for state in saved["state"].values()] == [dict] * len(SHAPES)
         for theirs, p in zip(saved["state"].values(), staying, strict=True):
             assert set(theirs) == set(plain.state[p])
-            assert difference([theirs["velocity"]], [plain.state[p]["velocity"]]) < 1e-13
+            assert difference([theirs["velocity"]], [plain.state[p]["velocity"]]) < 1e-5
 
 
 READERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -254,7 +287,6 @@ EXCLUSIONS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "fused and differentiable": (inna_torch.INNA, {"fused": True, "differentiable": True}, "Invalid differentiable"),
     "foreach and differentiable": (inna_torch.INNA, {"foreach": True, "differentiable": True}, "Invalid different"),
     "capturable, differentiable": (inna_torch.INNA, {"capturable": True, "differentiable": True}, "Invalid different"),
-    "no kernel": (inna_torch.INNAprop, {"fused": True}, "Invalid fused: True .*INNAprop"),
 }
 
 
@@ -294,7 +326,9 @@ def test_a_step_that_raises_changes_nothing(optimizer: Any, flags: dict[str, Any
     params = parameters()
     instance = optimizer(params, lr=0.05, **flags)
     set_gradients(params, 0)
-    instance.step()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fused=True, but")
+        instance.step()
     set_gradients(params, 1)
     spoil, message = SPOILERS[spoiler]
     spoil(params, instance)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _use_grad_for_differentiable
 
 from inna_core._checks import checked_number
+from inna_core.adamw_kernel import AdamWStep, adamw_steps
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
@@ -80,14 +81,16 @@ class Elementwise(Optimizer):
 
     A step takes one of three paths for each parameter, all with the same state:
 
-    * fused: torch's SGD kernel, with the arguments that make INNA of it (`inna_core.sgd_kernel`);
+    * fused: torch's SGD or AdamW kernel, with the arguments that make INNA or INNAprop of it (`inna_core.sgd_kernel`,
+      `inna_core.adamw_kernel`);
     * foreach: the core's function on lists of tensors, in place (`inna_torch._lists`);
     * single: the core's function on one tensor after the other, which also serves torch.compile, autograd through the
       step, hyperparameters on an accelerator, narrow dtypes and compensated sums.
     """
 
     algorithm: ClassVar[type[Algorithm]]
-    has_kernel: ClassVar[bool] = False
+    kernel: ClassVar[str]
+    """Torch's fused kernel that the fused path runs on: "sgd" or "adamw"."""
     temporaries: ClassVar[bool] = False
     """Whether the foreach path makes temporaries, so that it should work block by block."""
 
@@ -115,8 +118,6 @@ class Elementwise(Optimizer):
         for name, allowed in FLAGS.items():
             if not any(group[name] is value for value in allowed):
                 raise TypeError(f"Invalid {name}: {group[name]!r} (expected one of {', '.join(map(str, allowed))})")
-        if group["fused"] and not cls.has_kernel:
-            raise ValueError(f"Invalid fused: True (expected None or False: torch has no kernel for {cls.__name__})")
         for name, other in (("fused", "foreach"), ("differentiable", "fused"), ("differentiable", "foreach")):
             if group[name] and group[other]:
                 raise ValueError(f"Invalid {name}: True (expected False or None where {other} is True)")
@@ -322,7 +323,10 @@ class Elementwise(Optimizer):
             takes: Any = "single"
             if scalars.known and self._suits_lists(leaf, group):
                 takes = "foreach"
-                if (automatic or fused) and self._suits_kernel(leaf, group):
+                fits = (automatic or fused) and self._suits_kernel(leaf, group)
+                if fits and self.kernel == "adamw":
+                    takes = "adamw"
+                elif fits:
                     key = leaf.p.dtype, getattr(self.state.get(leaf.owner), "unit", None)
                     if key not in calls:
                         calls[key] = self._kernel_call(scalars, *key)
@@ -330,7 +334,10 @@ class Elementwise(Optimizer):
             buckets.setdefault((takes, leaf.p.device, leaf.p.dtype), []).append(leaf)
         for (takes, *_), chosen in buckets.items():
             if isinstance(takes, NesterovStep):
-                yield partial(self._fused_path, takes), chosen
+                yield partial(self._sgd_path, takes), chosen
+                continue
+            if takes == "adamw":
+                yield self._adamw_path, chosen
                 continue
             if fused:
                 self._say_once(takes)
@@ -347,12 +354,15 @@ class Elementwise(Optimizer):
         )
 
     def _suits_kernel(self, leaf: Leaf, group: dict[str, Any]) -> bool:
-        if not self.has_kernel or group["capturable"] or leaf.p.device.type not in fused_devices():
+        devices = {"sgd": sgd_devices, "adamw": adamw_devices}[self.kernel]()
+        if group["capturable"] or group["published_decay"] or leaf.p.device.type not in devices:
             return False
-        state = self.state.get(leaf.owner)
-        v = local(dict.__getitem__(state, "velocity")) if state else leaf.p
-        # the kernel walks through memory and never looks at strides
-        return flattens(leaf.grad, leaf.p) and flattens(v, leaf.p) and v.dtype == leaf.p.dtype
+        if self.kernel == "adamw" and leaf.p.dtype != torch.float32:  # it is told a float32 step count
+            return False
+        state = self.state.get(leaf.owner, {})
+        arrays = [leaf.grad, *(local(x) for name, x in dict.items(state) if name in self._fields and name != "step")]
+        # the kernels walk through memory and never look at strides
+        return all(flattens(x, leaf.p) and x.dtype == leaf.p.dtype for x in (leaf.p, *arrays))
 
     def _kernel_call(self, scalars: Scalars, dtype: torch.dtype, unit: float | None) -> NesterovStep | None:
         algorithm: Any = scalars.algorithm
@@ -371,7 +381,7 @@ class Elementwise(Optimizer):
 
     # The paths
 
-    def _fused_path(self, call: NesterovStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
+    def _sgd_path(self, call: NesterovStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         states = [self._kernel_state(leaf, group, scalars.algorithm) for leaf in leaves]
         params = [leaf.p for leaf in leaves]
         if scalars.weight_decay:
@@ -391,6 +401,32 @@ class Elementwise(Optimizer):
         )
         for state in states:
             state.unit = call.unit
+
+    def _adamw_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
+        algorithm: Any = scalars.algorithm
+        by_step: dict[int, list[tuple[Leaf, dict[str, Any]]]] = {}
+        for leaf in leaves:
+            stored = self._stored_state(leaf.owner, group, algorithm)
+            by_step.setdefault(int(stored["step"]), []).append((leaf, stored))
+        for k, chosen in by_step.items():
+            theta, grads = [leaf.p for leaf, _ in chosen], [leaf.grad for leaf, _ in chosen]
+            v, s = ([local(stored[name]) for _, stored in chosen] for name in ("velocity", "second_moment"))
+            first, second = adamw_steps(
+                scalars.lr,
+                k,
+                alpha=algorithm.alpha,
+                beta=algorithm.beta,
+                sigma=algorithm.sigma,
+                weight_decay=scalars.weight_decay,
+                maximize=group["maximize"],
+            )
+            apply_adamw(theta, grads, s, first, algorithm.eps)
+            torch._foreach_add_(theta, v, alpha=scalars.lr)
+            if second is None:
+                torch._foreach_mul_(v, 1 - algorithm.alpha * scalars.lr)
+            else:
+                apply_adamw(v, grads, s, second, algorithm.eps)
+            torch._foreach_add_([stored["step"] for _, stored in chosen], 1)
 
     def _kernel_state(self, leaf: Leaf, group: dict[str, Any], algorithm: Algorithm) -> KernelState:
         state = self.state.get(leaf.owner)
@@ -563,6 +599,33 @@ def like_placed(grad: Any, p: Any) -> Any:
     return grad
 
 
-def fused_devices() -> tuple[str, ...]:
+def apply_adamw(
+    x: list[Tensor], grads: list[Tensor], second_moments: list[Tensor], call: AdamWStep, eps: float
+) -> None:
+    """Apply torch's AdamW kernel to tensors, without a first moment."""
+    step = torch.tensor(call.step, dtype=torch.float32)
+    torch._fused_adamw_(
+        x,
+        grads,
+        grads,
+        second_moments,
+        [],
+        [step] * len(x),
+        lr=call.lr,
+        beta1=0.0,
+        beta2=call.beta2,
+        weight_decay=call.weight_decay,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def sgd_devices() -> tuple[str, ...]:
     """Return the device types for which torch has its SGD kernel."""
     return ("cpu", "cuda", "mps") if hasattr(torch, "_fused_sgd_") else ()
+
+
+def adamw_devices() -> tuple[str, ...]:
+    """Return the device types on which torch's AdamW kernel is known to do what `inna_core.adamw_kernel` asks of it."""
+    return ("cpu",) if hasattr(torch, "_fused_adamw_") else ()

@@ -43,7 +43,7 @@ class INNA(Elementwise):
     """
 
     algorithm = inna_core.INNA
-    has_kernel = True
+    kernel = "sgd"
 
     def __init__(
         self,
@@ -92,9 +92,10 @@ class INNAprop(Elementwise):
         maximize: ascend instead of descend (default False).
         kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameter
             (default None: on for float16 and bfloat16 parameters, off otherwise).
-        foreach: update lists of tensors in multi-tensor calls, block by block (default None: wherever possible). False
-            means one tensor after the other.
-        fused: None or False; torch has no kernel that fits.
+        foreach: update lists of tensors in multi-tensor calls, block by block (default None: let the optimizer
+            choose). False for this or for fused, the other left None, means one tensor after the other.
+        fused: use torch's AdamW kernel, with the arguments that make INNAprop of it, wherever it applies (float32 on a
+            CPU), and warn where it does not (default None: use it wherever it applies).
         capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
         differentiable: let autograd go through the step (default False).
 
@@ -116,6 +117,7 @@ class INNAprop(Elementwise):
     """
 
     algorithm = inna_core.INNAprop
+    kernel = "adamw"
     temporaries = True
 
     def __init__(
