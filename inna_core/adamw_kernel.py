@@ -12,8 +12,8 @@ decoupled weight decay, where c = gamma (1 - alpha beta):
     AdamW on v        with L = c, W = alpha gamma / c                v <- (1 - alpha gamma) v - c q
 
 The second kernel call must find s' and leave it alone. Told that sigma is `KEEP`, the number just below 1, it changes
-s' by 2^-53 g^2, which is nothing next to (1 - sigma) g^2; told the step count t' with KEEP^t' = sigma^t, it corrects the
-bias as the first did. It takes t' in float32, which is accurate enough for float32 arrays only. At c = 0 it is a
+s' by 2^-53 g^2, which is nothing next to (1 - sigma) g^2; told the step count t' with KEEP^t' = sigma^t, it corrects
+the bias as the first did. It takes t' in float32, which is accurate enough for float32 arrays only. At c = 0 it is a
 multiplication.
 
 The kernel also writes g + 0 (m - g) to its first moment m; passed g itself for m, it leaves g as it is.
