@@ -25,10 +25,9 @@ class TorchRun:
         self.params = [torch.nn.Parameter(self._make(p), requires_grad="int" not in setup.dtype) for p in params]
         if setup.published_decay:
             options = {"published_decay": True, **options}
-        public = getattr(inna_torch, setup.algorithm)
-        if not public.has_kernel:
-            options = {name: value for name, value in options.items() if name != "fused"}
-        self.optimizer = public(self.params, lr=setup.lr(0), weight_decay=setup.weight_decay, **setup.hyper, **options)
+        self.optimizer = getattr(inna_torch, setup.algorithm)(
+            self.params, lr=setup.lr(0), weight_decay=setup.weight_decay, **setup.hyper, **options
+        )
         names = getattr(inna_core, setup.algorithm).state_type._fields
         self.names = [name for name in names if name != "step"]
 
