@@ -50,7 +50,7 @@ class PublishedINNA(torch.optim.Optimizer):
         super().__init__(params, {"lr": 0.1, "alpha": 0.5, "beta": 0.1})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             lr, alpha, beta = group["lr"], group["alpha"], group["beta"]
             for p in group["params"]:
@@ -154,7 +154,8 @@ def extra_memory(make: Make, shapes: Sequence[tuple[int, ...]], device: str) -> 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         optimizer.step()
     held = most = 0
-    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
+    profiler: Any = profile.profiler
+    for event in profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             most = max(most, held)
@@ -163,7 +164,9 @@ def extra_memory(make: Make, shapes: Sequence[tuple[int, ...]], device: str) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.torch_step", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.torch_step", description="Time and extra memory of one step."
+    )
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--threads", type=int, default=2)

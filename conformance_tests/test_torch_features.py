@@ -22,6 +22,11 @@ from conformance_tests.test_torch_paths import (  # noqa: E402
 EACH = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 schedulers = torch.optim.lr_scheduler
 
+
+def loss_of(params: list[Any]) -> Any:
+    return torch.stack([(p * p).sum() for p in params]).sum()
+
+
 SCHEDULERS: dict[str, Callable[[Any], Any]] = {
     "LambdaLR": lambda o: schedulers.LambdaLR(o, lambda k: 0.9**k),
     "MultiplicativeLR": lambda o: schedulers.MultiplicativeLR(o, lambda k: 0.9),
@@ -88,7 +93,7 @@ def test_grad_scaler(optimizer: Any, flags: dict[str, Any]) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for k in range(4):
         a.zero_grad()
-        scaler.scale(sum((p * p).sum() for p in ours)).backward()
+        scaler.scale(loss_of(ours)).backward()
         if k == 2:
             ours[1].grad[3] = float("inf")
         before = [p.detach().clone() for p in ours]
@@ -98,7 +103,7 @@ def test_grad_scaler(optimizer: Any, flags: dict[str, Any]) -> None:
             assert all(torch.equal(p, x) for p, x in zip(ours, before, strict=True))
             continue
         b.zero_grad()
-        sum((p * p).sum() for p in plain).backward()
+        loss_of(plain).backward()
         b.step()
         assert difference(ours, plain) < 1e-5
     assert scaler.get_scale() == 512.0
@@ -139,9 +144,9 @@ def test_optimizer_in_backward(optimizer: Any, flags: dict[str, Any]) -> None:
         p.register_post_accumulate_grad_hook(update)
     together = optimizer(plain, lr=0.05, foreach=False)
     for _ in range(3):
-        sum((p * p).sum() for p in ours).backward()
+        loss_of(ours).backward()
         together.zero_grad()
-        sum((p * p).sum() for p in plain).backward()
+        loss_of(plain).backward()
         together.step()
     assert all(p.grad is None for p in ours)
     assert difference(ours, plain) < 1e-6

@@ -299,8 +299,9 @@ def test_flags_that_exclude_each_other_are_refused(row: str) -> None:
 
 @pytest.mark.parametrize("flag", ["foreach", "fused", "capturable", "differentiable"])
 def test_flags_of_another_type_are_refused(flag: str) -> None:
+    options: dict[str, Any] = {flag: "yes"}
     with pytest.raises(TypeError, match=f"Invalid {flag}: 'yes' "):
-        inna_torch.INNA(parameters(), **{flag: "yes"})
+        inna_torch.INNA(parameters(), **options)
 
 
 SPOILERS: dict[str, tuple[Callable[[list[Any], Any], Any], str]] = {

@@ -80,11 +80,12 @@ def zero(rank: int, world: int, name: str, _: str) -> list[torch.Tensor]:
 
 
 def sharded_model(world: int) -> Any:
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     model = network()
     if world > 1:
-        mesh = dist.init_device_mesh("cpu", (world,))
+        mesh = init_device_mesh("cpu", (world,))
         fully_shard(model[0], mesh=mesh)
         fully_shard(model, mesh=mesh)
     return model
@@ -102,7 +103,7 @@ def fsdp2(rank: int, world: int, name: str, _: str) -> list[torch.Tensor]:
 
 def checkpointed(rank: int, world: int, name: str, folder: str) -> list[torch.Tensor]:
     """Go on for a third of the steps from the latest checkpoint in the folder, if there is one, and save."""
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
     optimizer, options = OPTIMIZERS[name]
@@ -115,13 +116,13 @@ def checkpointed(rank: int, world: int, name: str, folder: str) -> list[torch.Te
     done = len(list(Path(folder).iterdir()))
     dist.barrier()
     if done:
-        states = dict(zip(("model", "optimizer"), get_state_dict(model, instance), strict=True))
-        dcp.load(states, checkpoint_id=f"{folder}/{done}")
+        states: dict[str, Any] = dict(zip(("model", "optimizer"), get_state_dict(model, instance), strict=True))
+        state_dict_loader.load(states, checkpoint_id=f"{folder}/{done}")
         set_state_dict(model, instance, model_state_dict=states["model"], optim_state_dict=states["optimizer"])
     third = STEPS // 3
     train(model, instance, range(done * third, (done + 1) * third), rank, world)
     states = dict(zip(("model", "optimizer"), get_state_dict(model, instance), strict=True))
-    dcp.save(states, checkpoint_id=f"{folder}/{done + 1}")
+    state_dict_saver.save(states, checkpoint_id=f"{folder}/{done + 1}")
     return full(model)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+TORCH: Any = torch
+"""Its multi-tensor and fused functions are there for all to use, but have no public names."""
+
 Tensors = list[torch.Tensor]
 Term = tuple[float, Tensors, Tensors | None, str]
 """Coefficient, list, second list, and how they combine: "x", "x * y" or "x / y"."""
@@ -26,12 +29,10 @@ class Vector:
         dtype: of the tensors.
     """
 
-    __slots__ = ("base", "constant", "dtype", "shape", "spent", "terms")
-
     def __init__(self, terms: dict[Any, Term], dtype: torch.dtype, shape: Any, constant: float = 0.0) -> None:
-        self.terms, self.dtype, self.shape, self.constant = terms, dtype, shape, constant
+        self.terms: dict[Any, Term] = terms
+        self.dtype, self.shape, self.constant = dtype, shape, constant
         self.base: tuple[Vector, float] | None = None
-        self.spent = False
 
     @classmethod
     def of(cls, x: Tensors) -> "Vector":
@@ -52,7 +53,7 @@ class Vector:
         if isinstance(other, Vector):
             return self._pair(other, "x * y")
         a = float(other)
-        return self._like({k: (a * c, *rest) for k, (c, *rest) in self.terms.items()}, a * self.constant)
+        return self._like({k: (a * c, x, y, how) for k, (c, x, y, how) in self.terms.items()}, a * self.constant)
 
     __rmul__ = __mul__
 
@@ -60,7 +61,9 @@ class Vector:
         if isinstance(other, Vector):
             return self._pair(other.stored(), "x / y")
         divisor = float(other)
-        result = self._like({k: (c / divisor, *rest) for k, (c, *rest) in self.terms.items()}, self.constant / divisor)
+        result = self._like(
+            {k: (c / divisor, x, y, how) for k, (c, x, y, how) in self.terms.items()}, self.constant / divisor
+        )
         result.base = (self, divisor)
         return result
 
@@ -71,8 +74,8 @@ class Vector:
         if not isinstance(other, Vector):
             return self._like(self.terms, self.constant + float(other))
         terms = dict(self.terms)
-        for k, (c, *rest) in other.terms.items():
-            terms[k] = (c + terms[k][0] if k in terms else c, *rest)
+        for k, (c, x, y, how) in other.terms.items():
+            terms[k] = (c + terms[k][0] if k in terms else c, x, y, how)
         return self._like(terms, self.constant + other.constant)
 
     __radd__ = __add__
@@ -87,7 +90,7 @@ class Vector:
         """Return this vector with its constant added into the one list, a temporary, that it consists of."""
         if self.constant:
             ((c, x, _, _),) = self.terms.values()
-            torch._foreach_add_(x, self.constant / c)
+            TORCH._foreach_add_(x, self.constant / c)
             self.constant = 0.0
         return self
 
@@ -100,19 +103,19 @@ class Vector:
         """
         terms = dict(self.terms)
         own += terms.pop(id(target), (0.0,))[0]
-        if self.spent or self.constant:
-            raise NotImplementedError("a sum whose terms were overwritten, or with a constant")
+        if self.constant:
+            raise NotImplementedError("a sum with a constant")
         if own != 1.0:
-            torch._foreach_mul_(target, own)
+            TORCH._foreach_mul_(target, own)
         for c, x, y, how in terms.values():
             if c == 0.0:
                 continue  # as alpha beta = 1 makes of the gradient's
             if y is None:
-                torch._foreach_add_(target, x, alpha=c)
+                TORCH._foreach_add_(target, x, alpha=c)
             elif how == "x * y":
-                torch._foreach_addcmul_(target, x, y, value=c)
+                TORCH._foreach_addcmul_(target, x, y, value=c)
             else:
-                torch._foreach_addcdiv_(target, x, y, value=c)
+                TORCH._foreach_addcdiv_(target, x, y, value=c)
 
 
 class Namespace:

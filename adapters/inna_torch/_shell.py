@@ -19,7 +19,7 @@ from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
 from inna_core.sgd_kernel import NesterovStep, nesterov_step
 from inna_torch._kernel_state import KernelState
-from inna_torch._lists import Namespace, Vector, blocks, flattens, update_in_place
+from inna_torch._lists import TORCH, Namespace, Vector, blocks, flattens, update_in_place
 
 Tensor = torch.Tensor
 
@@ -237,7 +237,7 @@ class Elementwise(Optimizer):
             self._eager_step()
         return loss
 
-    @torch._disable_dynamo  # a frame that torch.compile gave up on would otherwise have its callees compiled
+    @TORCH._disable_dynamo  # a frame that torch.compile gave up on would otherwise have its callees compiled
     def _eager_step(self) -> None:
         check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
         (check_capture or self._cuda_graph_capture_health_check)()  # torch's own, under its newer or older name
@@ -370,8 +370,9 @@ class Elementwise(Optimizer):
         return nesterov_step(scalars.lr, alpha=algorithm.alpha, beta=algorithm.beta, eps=eps, unit=unit)
 
     def _say_once(self, takes: str) -> None:
-        if takes not in self.__dict__.setdefault("_said", set()):
-            self._said.add(takes)
+        said: set[str] = self.__dict__.setdefault("_said", set())
+        if takes not in said:
+            said.add(takes)
             warnings.warn(
                 f"fused=True, but the {takes} path is taken for some parameters: torch's kernel needs float32 or "
                 "float64 parameters and gradients with the same dense memory layout, on a device that has it, and an "
@@ -386,8 +387,8 @@ class Elementwise(Optimizer):
         params = [leaf.p for leaf in leaves]
         if scalars.weight_decay:
             # Decoupled decay; the kernel's own acts through the gradient, and so on the velocity.
-            torch._foreach_mul_(params, 1 - scalars.lr * scalars.weight_decay)
-        torch._fused_sgd_(
+            TORCH._foreach_mul_(params, 1 - scalars.lr * scalars.weight_decay)
+        TORCH._fused_sgd_(
             params,
             [leaf.grad for leaf in leaves],
             [local(state.buffer(call.start)) for state in states],
@@ -421,12 +422,12 @@ class Elementwise(Optimizer):
                 maximize=group["maximize"],
             )
             apply_adamw(theta, grads, s, first, algorithm.eps)
-            torch._foreach_add_(theta, v, alpha=scalars.lr)
+            TORCH._foreach_add_(theta, v, alpha=scalars.lr)
             if second is None:
-                torch._foreach_mul_(v, 1 - algorithm.alpha * scalars.lr)
+                TORCH._foreach_mul_(v, 1 - algorithm.alpha * scalars.lr)
             else:
                 apply_adamw(v, grads, s, second, algorithm.eps)
-            torch._foreach_add_([stored["step"] for _, stored in chosen], 1)
+            TORCH._foreach_add_([stored["step"] for _, stored in chosen], 1)
 
     def _kernel_state(self, leaf: Leaf, group: dict[str, Any], algorithm: Algorithm) -> KernelState:
         state = self.state.get(leaf.owner)
@@ -604,7 +605,7 @@ def apply_adamw(
 ) -> None:
     """Apply torch's AdamW kernel to tensors, without a first moment."""
     step = torch.tensor(call.step, dtype=torch.float32)
-    torch._fused_adamw_(
+    TORCH._fused_adamw_(
         x,
         grads,
         grads,
