@@ -1,49 +1,129 @@
 """The one torch shell: it turns an algorithm of `inna_core` into a `torch.optim.Optimizer`."""
 
-from collections.abc import Callable
-from dataclasses import fields
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar
 
 import array_api_compat.torch as xp
 import torch
 from torch.optim import Optimizer
+from torch.optim.optimizer import _use_grad_for_differentiable
 
 from inna_core._checks import checked_number
+from inna_core.adamw_kernel import AdamWStep, adamw_steps
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
+from inna_core.sgd_kernel import NesterovStep, nesterov_step
+from inna_torch._kernel_state import KernelState
+from inna_torch._lists import TORCH, Namespace, Vector, blocks, flattens, update_in_place
+
+Tensor = torch.Tensor
+
+PLAIN = (torch.nn.Parameter, torch.Tensor)
+SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS = 2**16, 2**22, 32
+"""Elements of a block, and how many blocks there should be: a temporary is at most 1/32 of the parameters."""
+
+FLAGS = {
+    "maximize": (True, False),
+    "published_decay": (True, False),
+    "kahan_sum": (True, False, None),
+    "foreach": (True, False, None),
+    "fused": (True, False, None),
+    "capturable": (True, False),
+    "differentiable": (True, False),
+}
+NEW_FLAGS = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A parameter that is to be updated, and what is needed for it.
+
+    Attributes:
+        p: the tensor to update: the parameter, or this rank's shard of it.
+        grad: like it.
+        owner: the parameter, which the state belongs to.
+    """
+
+    p: Tensor
+    grad: Tensor
+    owner: Tensor
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """The numbers of a param group, read where that costs nothing.
+
+    Attributes:
+        lr: step size, a float or a tensor whose value is left on its device.
+        weight_decay: likewise.
+        algorithm: with its hyperparameters, likewise.
+        known: whether all of them are floats.
+    """
+
+    lr: Any
+    weight_decay: Any
+    algorithm: Algorithm
+    known: bool
 
 
 class Elementwise(Optimizer):
     """An optimizer whose update of a parameter needs that parameter's gradient and state alone.
 
     A public class names its `algorithm`; everything else follows. The entries of a param group are the algorithm's
-    hyperparameters and ``lr``, ``weight_decay``, ``published_decay``, ``maximize``, ``kahan_sum``; those of a
-    parameter's state are the fields of the algorithm's state, and ``compensation`` where the sum is compensated.
+    hyperparameters and ``lr``, ``weight_decay``, ``published_decay``, ``maximize``, ``kahan_sum``, ``foreach``,
+    ``fused``, ``capturable``, ``differentiable``; those of a parameter's state are the fields of the algorithm's state,
+    and ``compensation`` where the sum is compensated.
+
+    A step takes one of three paths for each parameter, all with the same state:
+
+    * fused: torch's SGD or AdamW kernel, with the arguments that make INNA or INNAprop of it (`inna_core.sgd_kernel`,
+      `inna_core.adamw_kernel`);
+    * foreach: the core's function on lists of tensors, in place (`inna_torch._lists`);
+    * single: the core's function on one tensor after the other, which also serves torch.compile, autograd through the
+      step, hyperparameters on an accelerator, narrow dtypes and compensated sums.
     """
 
     algorithm: ClassVar[type[Algorithm]]
+    kernel: ClassVar[str]
+    """Torch's fused kernel that the fused path runs on: "sgd" or "adamw"."""
+    temporaries: ClassVar[bool] = False
+    """Whether the foreach path makes temporaries, so that it should work block by block."""
+
+    _hyper: ClassVar[tuple[str, ...]]
+    _fields: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        # names once and for all: torch.compile cannot trace dataclasses.fields
+        cls._hyper = tuple(field.name for field in fields(cls.algorithm))  # type: ignore[arg-type]
+        cls._fields = cls.algorithm.state_type._fields  # type: ignore[attr-defined]
 
     def __init__(self, params: Any, **defaults: Any) -> None:
         self._checked_algorithm(defaults)
         super().__init__(params, defaults)
+        # GradScaler then leaves unscaling and skipping to the step, as with torch's own fused optimizers.
+        self._step_supports_amp_scaling = defaults["fused"] is True
 
     @classmethod
     def _checked_algorithm(cls, group: dict[str, Any]) -> Algorithm:
         """Return the algorithm of a param group, its entries validated."""
         for name in ("lr", "weight_decay"):
             # torch's schedulers accept one-element tensors of any rank; their value is left on its device, unread
-            if not (isinstance(group[name], torch.Tensor) and group[name].numel() == 1):
+            if not is_scalar_tensor(group[name]):
                 checked_number(name, group[name])
-        for name, allowed in (
-            ("maximize", (True, False)),
-            ("published_decay", (True, False)),
-            ("kahan_sum", (True, False, None)),
-        ):
+        for name, allowed in FLAGS.items():
             if not any(group[name] is value for value in allowed):
                 raise TypeError(f"Invalid {name}: {group[name]!r} (expected one of {', '.join(map(str, allowed))})")
-        return cls.algorithm(**{field.name: group[field.name] for field in fields(cls.algorithm)})  # type: ignore[arg-type]
+        for name, other in (("fused", "foreach"), ("differentiable", "fused"), ("differentiable", "foreach")):
+            if group[name] and group[other]:
+                raise ValueError(f"Invalid {name}: True (expected False or None where {other} is True)")
+        if group["differentiable"] and group["capturable"]:
+            raise ValueError("Invalid differentiable: True (expected False where capturable is True)")
+        return cls.algorithm(**{name: zero_dimensional(group[name]) for name in cls._hyper})  # type: ignore[arg-type]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with hyperparameters of their own.
@@ -67,16 +147,19 @@ class Elementwise(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Called by `load_state_dict` and by unpickling; raising here leaves everything as it was.
+        defaults = {**NEW_FLAGS, **state.get("defaults", getattr(self, "defaults", {}))}
         for group in state["param_groups"]:
-            for name, value in state.get("defaults", getattr(self, "defaults", {})).items():
+            for name, value in defaults.items():
                 group.setdefault(name, value)
             self._checked_algorithm(group)
             for p in group["params"]:
                 self._check_state(p, state["state"].get(p, {}))
         super().__setstate__(state)
+        self.defaults = defaults
+        self._step_supports_amp_scaling = defaults["fused"] is True
 
-    def _check_state(self, p: torch.Tensor, state: dict[str, Any]) -> None:
-        expected = set(self._fields())
+    def _check_state(self, p: Tensor, state: dict[str, Any]) -> None:
+        expected = set(self._fields)
         if state and set(state) - {"compensation"} != expected:
             raise ValueError(
                 f"Invalid state_dict: a parameter's state has {sorted(state)} (expected {sorted(expected)})"
@@ -92,7 +175,8 @@ class Elementwise(Optimizer):
         """Load a state that `state_dict` returned; a state that does not fit changes nothing.
 
         Args:
-            state_dict: from an optimizer of the same class, with the same groups and shapes.
+            state_dict: from an optimizer of the same class, with the same groups and shapes; the paths that the two
+                optimizers take need not be the same.
 
         Raises:
             ValueError: if groups, names, shapes or values do not fit.
@@ -109,10 +193,24 @@ class Elementwise(Optimizer):
         own = chain.from_iterable(group["params"] for group in self.param_groups)
         for index, p in zip(saved, own, strict=True):
             for name, value in final["state"].get(index, {}).items():
-                if name in self._fields() and name != "step" and compute_dtype(p) != p.dtype:
+                if name in self._fields and name != "step" and compute_dtype(p) != p.dtype:
                     self.state[p][name] = value.to(device=p.device, dtype=compute_dtype(p), copy=True)
 
-    @torch.no_grad()
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as a dict of plain dicts; see `torch.optim.Optimizer.state_dict`.
+
+        Returns:
+            ``state`` and ``param_groups``. Velocities are the true ones, whatever path the steps take.
+        """
+        self._show_true_state()
+        return super().state_dict()
+
+    def _show_true_state(self) -> None:
+        for p, state in self.state.items():
+            if isinstance(state, KernelState):
+                self.state[p] = dict(state)
+
+    @_use_grad_for_differentiable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform one optimization step.
 
@@ -123,57 +221,334 @@ class Elementwise(Optimizer):
             What the closure returned, or None.
 
         Raises:
-            RuntimeError: if a gradient is sparse. Whatever is raised, no parameter and no state has changed.
-            TypeError, ValueError: if an entry of a param group has become invalid.
+            RuntimeError: if a gradient is sparse, or a group is capturable but its parameters are not on an
+                accelerator. Whatever is raised, no parameter and no state has changed.
+            TypeError, ValueError: if an entry of a param group has become invalid, or a gradient or a state does not
+                fit its parameter.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        ready = [(group, self._checked_algorithm(group), self._with_gradient(group)) for group in self.param_groups]
-        for group, algorithm, params in ready:
-            for p in params:
-                self._update(p, group, algorithm)
+        if torch.compiler.is_compiling():
+            for group in self.param_groups:
+                self._traced_step(group)
+        else:
+            self._eager_step()
         return loss
 
-    def _with_gradient(self, group: dict[str, Any]) -> list[torch.Tensor]:
-        params = [p for p in group["params"] if p.grad is not None]
-        for p in params:
-            if p.grad.layout != torch.strided:
-                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients (layout {p.grad.layout})")
-        return params
+    @TORCH._disable_dynamo  # a frame that torch.compile gave up on would otherwise have its callees compiled
+    def _eager_step(self) -> None:
+        check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
+        (check_capture or self._cuda_graph_capture_health_check)()  # torch's own, under its newer or older name
+        ready = [(group, self._scalars(group), list(self._leaves(group))) for group in self.param_groups]
+        if self._overflowed([leaf.grad for _, _, leaves in ready for leaf in leaves]):
+            return
+        for group, scalars, leaves in ready:
+            for path, chosen in self._paths(group, scalars, leaves):
+                path(group, scalars, chosen)
 
-    def _update(self, p: torch.Tensor, group: dict[str, Any], algorithm: Algorithm) -> None:
+    # What is validated before a step, with nothing changed yet
+
+    def _scalars(self, group: dict[str, Any]) -> Scalars:
+        algorithm = self._checked_algorithm(group)
+        values = {name: group[name] for name in ("lr", "weight_decay", *self._hyper)}
+        keep = group["capturable"] or group["differentiable"]
+        if not keep and all(not isinstance(x, Tensor) or x.device.type == "cpu" for x in values.values()):
+            # Reading a tensor in host memory costs little, and its value can be validated.
+            read = {name: checked_number(name, float(x)) for name, x in values.items()}
+            algorithm = self._checked_algorithm({**group, **read})
+            return Scalars(read["lr"], read["weight_decay"], algorithm, known=True)
+        known = not any(isinstance(x, Tensor) for x in values.values())
+        return Scalars(group["lr"], group["weight_decay"], algorithm, known)
+
+    def _leaves(self, group: dict[str, Any]) -> Iterator[Leaf]:
+        for owner in group["params"]:
+            grad = owner.grad
+            if grad is None:
+                continue
+            if grad.layout != torch.strided:
+                raise RuntimeError(
+                    f"{type(self).__name__} does not support sparse gradients (layout {grad.layout} of grad)"
+                )
+            if type(owner) in PLAIN and type(grad) in PLAIN:
+                leaf = Leaf(owner, grad, owner)
+            else:
+                leaf = Leaf(local(owner), local(like_placed(grad, owner)), owner)
+            self._check_leaf(leaf, group)
+            yield leaf
+
+    def _check_leaf(self, leaf: Leaf, group: dict[str, Any]) -> None:
+        p, grad = leaf.p, leaf.grad
+        if grad.shape != p.shape:
+            raise ValueError(f"Invalid grad: shape {tuple(grad.shape)} (expected {tuple(p.shape)}, as the parameter)")
+        if grad.device != p.device:
+            raise ValueError(f"Invalid grad: on {grad.device} (expected {p.device}, as the parameter)")
+        if not grad.is_floating_point():
+            raise TypeError(f"Invalid grad: dtype {grad.dtype} (expected a real floating-point dtype)")
+        if group["capturable"] and p.device.type == "cpu" and not torch.compiler.is_compiling():
+            raise RuntimeError("Invalid capturable: True (expected False for parameters on cpu)")
+        state = self.state.get(leaf.owner)
+        if state:
+            # past KernelState, which would convert its velocity to show it
+            for name, value in dict.items(state):
+                if name != "step" and (value.shape != leaf.owner.shape or value.device != p.device):
+                    raise ValueError(
+                        f"Invalid state: {name} of shape {tuple(value.shape)} on {value.device} "
+                        f"(expected {tuple(leaf.owner.shape)} on {p.device}, as the parameter)"
+                    )
+
+    def _overflowed(self, grads: list[Tensor]) -> bool:
+        """Return whether GradScaler found an infinite gradient; otherwise take its scale off the gradients."""
+        found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if found is not None and bool(found):
+            return True
+        if scale is not None:
+            inverse = 1.0 / float(scale)
+            for grad in grads:
+                grad.mul_(inverse)
+        return False
+
+    # Which path
+
+    def _paths(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> Iterator[tuple[Any, list[Leaf]]]:
+        foreach, fused = group["foreach"], group["fused"]
+        automatic = foreach is None and fused is None
+        if group["differentiable"] or not (automatic or foreach or fused):
+            yield self._single_path, leaves
+            return
+        buckets: dict[Any, list[Leaf]] = {}
+        calls: dict[Any, NesterovStep | None] = {}
+        for leaf in leaves:
+            takes: Any = "single"
+            if scalars.known and self._suits_lists(leaf, group):
+                takes = "foreach"
+                fits = (automatic or fused) and self._suits_kernel(leaf, group)
+                if fits and self.kernel == "adamw":
+                    takes = "adamw"
+                elif fits:
+                    key = leaf.p.dtype, getattr(self.state.get(leaf.owner), "unit", None)
+                    if key not in calls:
+                        calls[key] = self._kernel_call(scalars, *key)
+                    takes = calls[key] or takes
+            buckets.setdefault((takes, leaf.p.device, leaf.p.dtype), []).append(leaf)
+        for (takes, *_), chosen in buckets.items():
+            if isinstance(takes, NesterovStep):
+                yield partial(self._sgd_path, takes), chosen
+                continue
+            if takes == "adamw":
+                yield self._adamw_path, chosen
+                continue
+            if fused:
+                self._say_once(takes)
+            yield (self._foreach_path if takes == "foreach" else self._single_path), chosen
+
+    def _suits_lists(self, leaf: Leaf, group: dict[str, Any]) -> bool:
+        p = leaf.p
+        return (
+            type(p) in PLAIN
+            and p.dtype == leaf.grad.dtype
+            and compute_dtype(p) == p.dtype
+            and not group["kahan_sum"]
+            and not (group["capturable"] and "step" in self._fields)
+        )
+
+    def _suits_kernel(self, leaf: Leaf, group: dict[str, Any]) -> bool:
+        devices = {"sgd": sgd_devices, "adamw": adamw_devices}[self.kernel]()
+        if group["capturable"] or group["published_decay"] or leaf.p.device.type not in devices:
+            return False
+        if self.kernel == "adamw" and leaf.p.dtype != torch.float32:  # it is told a float32 step count
+            return False
+        state = self.state.get(leaf.owner, {})
+        arrays = [leaf.grad, *(local(x) for name, x in dict.items(state) if name in self._fields and name != "step")]
+        # the kernels walk through memory and never look at strides
+        return all(flattens(x, leaf.p) and x.dtype == leaf.p.dtype for x in (leaf.p, *arrays))
+
+    def _kernel_call(self, scalars: Scalars, dtype: torch.dtype, unit: float | None) -> NesterovStep | None:
+        algorithm: Any = scalars.algorithm
+        eps = torch.finfo(dtype).eps
+        return nesterov_step(scalars.lr, alpha=algorithm.alpha, beta=algorithm.beta, eps=eps, unit=unit)
+
+    def _say_once(self, takes: str) -> None:
+        said: set[str] = self.__dict__.setdefault("_said", set())
+        if takes not in said:
+            said.add(takes)
+            warnings.warn(
+                f"fused=True, but the {takes} path is taken for some parameters: torch's kernel needs float32 or "
+                "float64 parameters and gradients with the same dense memory layout, on a device that has it, and an "
+                "lr that is not large against beta nor close to 1 / alpha",
+                stacklevel=5,
+            )
+
+    # The paths
+
+    def _sgd_path(self, call: NesterovStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
+        states = [self._kernel_state(leaf, group, scalars.algorithm) for leaf in leaves]
+        params = [leaf.p for leaf in leaves]
+        if scalars.weight_decay:
+            # Decoupled decay; the kernel's own acts through the gradient, and so on the velocity.
+            TORCH._foreach_mul_(params, 1 - scalars.lr * scalars.weight_decay)
+        TORCH._fused_sgd_(
+            params,
+            [leaf.grad for leaf in leaves],
+            [local(state.buffer(call.start)) for state in states],
+            weight_decay=0.0,
+            momentum=call.momentum,
+            lr=call.lr,
+            dampening=call.dampening,
+            nesterov=call.nesterov,
+            maximize=call.maximize != group["maximize"],
+            is_first_step=False,
+        )
+        for state in states:
+            state.unit = call.unit
+
+    def _adamw_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
+        algorithm: Any = scalars.algorithm
+        by_step: dict[int, list[tuple[Leaf, dict[str, Any]]]] = {}
+        for leaf in leaves:
+            stored = self._stored_state(leaf.owner, group, algorithm)
+            by_step.setdefault(int(stored["step"]), []).append((leaf, stored))
+        for k, chosen in by_step.items():
+            theta, grads = [leaf.p for leaf, _ in chosen], [leaf.grad for leaf, _ in chosen]
+            v, s = ([local(stored[name]) for _, stored in chosen] for name in ("velocity", "second_moment"))
+            first, second = adamw_steps(
+                scalars.lr,
+                k,
+                alpha=algorithm.alpha,
+                beta=algorithm.beta,
+                sigma=algorithm.sigma,
+                weight_decay=scalars.weight_decay,
+                maximize=group["maximize"],
+            )
+            apply_adamw(theta, grads, s, first, algorithm.eps)
+            TORCH._foreach_add_(theta, v, alpha=scalars.lr)
+            if second is None:
+                TORCH._foreach_mul_(v, 1 - algorithm.alpha * scalars.lr)
+            else:
+                apply_adamw(v, grads, s, second, algorithm.eps)
+            TORCH._foreach_add_([stored["step"] for _, stored in chosen], 1)
+
+    def _kernel_state(self, leaf: Leaf, group: dict[str, Any], algorithm: Algorithm) -> KernelState:
+        state = self.state.get(leaf.owner)
+        if type(state) is KernelState:
+            return state
+        if state:
+            state.pop("compensation", None)
+            made = KernelState(state)
+        else:
+            made = KernelState(self._stored_state(leaf.owner, group, algorithm))
+            made.at_rest = True
+        self.state[leaf.owner] = made
+        return made
+
+    def _foreach_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
+        names = [name for name in self._fields if name != "step"]
+        counts = "step" in self._fields
+        by_step: dict[float, list[tuple[Leaf, dict[str, Any]]]] = {}
+        for leaf in leaves:
+            stored = self._stored_state(leaf.owner, group, scalars.algorithm)
+            by_step.setdefault(float(stored["step"]) if counts else 0.0, []).append((leaf, stored))
+        for k, chosen in by_step.items():
+            columns = [[leaf.p for leaf, _ in chosen], [leaf.grad for leaf, _ in chosen]]
+            columns += [[local(stored[name]) for _, stored in chosen] for name in names]
+            pieces = [columns]
+            if self.temporaries:
+                size = sum(p.numel() for p in columns[0]) // BLOCKS
+                pieces = blocks(columns, min(max(size, SMALLEST_BLOCK), LARGEST_BLOCK))
+            room = max(sum(p.numel() for p in piece[0]) for piece in pieces) if self.temporaries else 0
+            scratch = columns[0][0].new_empty(room)
+            for theta, grad, *fields_ in pieces:
+                state: dict[str, Any] = dict(zip(names, map(Vector.of, fields_), strict=True))
+                if counts:
+                    state["step"] = torch.tensor(k, dtype=torch.float64)
+                g = Vector.of(grad)
+                delta, next_state = update_with_decay(
+                    scalars.algorithm,
+                    -g if group["maximize"] else g,
+                    scalars.algorithm.state_type(**state),
+                    Vector.of(theta),
+                    scalars.lr,
+                    scalars.weight_decay,
+                    published=group["published_decay"],
+                    xp=Namespace(fields_, scratch),
+                )
+                update_in_place(theta, delta, fields_, [getattr(next_state, name) for name in names])
+            if counts:
+                for _, stored in chosen:
+                    stored["step"].add_(1)
+
+    def _single_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
+        for leaf in leaves:
+            stored = self._stored_state(leaf.owner, group, scalars.algorithm)
+            state = {name: local(value) for name, value in stored.items()}
+            stored.update(self._single(leaf.p, leaf.grad, state, group, scalars))
+
+    def _single(
+        self, p: Tensor, g: Tensor, stored: dict[str, Tensor], group: dict[str, Any], scalars: Scalars
+    ) -> dict[str, Tensor]:
+        """Update one parameter; return the entries of its state that are new tensors."""
         dtype = compute_dtype(p)
-        stored = self._stored_state(p, group, algorithm)
-        grad, theta = p.grad.to(dtype), p.to(dtype)  # type: ignore[union-attr]
+        # autograd through the step needs the old parameter after it was overwritten
+        grad, theta = g.to(dtype), p.clone() if group["differentiable"] else p.to(dtype)
         compensation = stored["compensation"].to(dtype) if "compensation" in stored else None
+        algorithm: Any = scalars.algorithm
         delta, state = update_with_decay(
-            algorithm,
+            type(algorithm)(**{name: scalar(getattr(algorithm, name), p, dtype) for name in self._hyper}),
             -grad if group["maximize"] else grad,
-            algorithm.state_type(**{name: stored[name].to(dtype) for name in self._fields()}),
+            algorithm.state_type(**{name: stored[name].to(dtype) for name in self._fields}),
             theta if compensation is None else theta + compensation,
-            scalar(group["lr"], dtype),
-            scalar(group["weight_decay"], dtype),
+            scalar(scalars.lr, p, dtype),
+            scalar(scalars.weight_decay, p, dtype),
             published=group["published_decay"],
             xp=xp,
         )
         if compensation is not None:
             delta, compensation = compensated_increment(delta, compensation, theta, lambda x: x.to(p.dtype).to(dtype))
+        if group["differentiable"]:
+            p.copy_(theta + delta)
+            if compensation is not None:
+                stored["compensation"].copy_(compensation)
+            return {name: value.to(stored[name].dtype) for name, value in state._asdict().items()}
         new = {**state._asdict(), **({} if compensation is None else {"compensation": compensation})}
         torch._foreach_copy_([p, *(stored[name] for name in new)], [theta + delta, *new.values()])
+        return {}
 
-    @classmethod
-    def _fields(cls) -> tuple[str, ...]:
-        return cls.algorithm.state_type._fields  # type: ignore[attr-defined]
+    def _traced_step(self, group: dict[str, Any]) -> None:
+        columns: list[list[Tensor]] = [[] for _ in range(3 + len(self._fields))]
+        self._init_group(group, *columns)
+        scalars = Scalars(group["lr"], group["weight_decay"], self._checked_algorithm(group), known=False)
+        for p, g, *state in zip(*columns, strict=True):
+            *values, compensation = state
+            stored = dict(zip(self._fields, values, strict=True))
+            if compensates(p, group):
+                stored["compensation"] = compensation
+            self._single(p, g, stored, group, scalars)
 
-    def _stored_state(self, p: torch.Tensor, group: dict[str, Any], algorithm: Algorithm) -> dict[str, Any]:
+    def _init_group(self, group: dict[str, Any], *columns: list[Tensor]) -> bool:
+        """Fill lists with the parameters, gradients, fields of the state, and compensations of a group.
+
+        torch.compile runs the method of this name once, as it is, instead of tracing it.
+        """
+        self._show_true_state()
+        scalars = self._scalars(group)
+        for leaf in list(self._leaves(group)):
+            stored = self._stored_state(leaf.owner, group, scalars.algorithm)
+            row = [leaf.owner, leaf.owner.grad, *(stored[name] for name in self._fields)]
+            row.append(stored.get("compensation", row[2]))  # no list may have a gap
+            for column, x in zip(columns, row, strict=True):
+                column.append(x)  # type: ignore[arg-type]
+        return False
+
+    def _stored_state(self, p: Tensor, group: dict[str, Any], algorithm: Algorithm) -> dict[str, Any]:
         """Return the state of a parameter, made when it is first asked for."""
         stored = self.state[p]
         if not stored:
             stored.update(algorithm.init(p.detach().to(compute_dtype(p)), xp=xp)._asdict())
-            if "step" in stored:  # where torch keeps it: counting on the device would cost a kernel
-                stored["step"] = torch.zeros((), dtype=torch.float32)
+            if "step" in stored:
+                # where torch keeps it: counting on the device would cost a kernel
+                device = p.device if group["capturable"] else "cpu"
+                stored["step"] = torch.zeros((), dtype=torch.float32, device=device)
         if not compensates(p, group):
             stored.pop("compensation", None)
         elif "compensation" not in stored:
@@ -189,14 +564,70 @@ def check_parameter(p: Any) -> None:
         )
 
 
-def compute_dtype(p: torch.Tensor) -> torch.dtype:
+def compute_dtype(p: Tensor) -> torch.dtype:
     """Return the dtype of a parameter's state and arithmetic."""
     return torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
 
 
-def compensates(p: torch.Tensor, group: dict[str, Any]) -> bool:
+def compensates(p: Tensor, group: dict[str, Any]) -> bool:
     return compute_dtype(p) != p.dtype if group["kahan_sum"] is None else group["kahan_sum"]
 
 
-def scalar(value: Any, dtype: torch.dtype) -> Any:
-    return value.reshape(()).to(dtype) if isinstance(value, torch.Tensor) else float(value)
+def is_scalar_tensor(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.numel() == 1
+
+
+def zero_dimensional(x: Any) -> Any:
+    return x.reshape(()) if is_scalar_tensor(x) else x
+
+
+def scalar(value: Any, p: Tensor, dtype: torch.dtype) -> Any:
+    """Return a hyperparameter as the core takes it: a float, or a 0-d tensor of the dtype that p's device can read."""
+    if not isinstance(value, Tensor):
+        return float(value)
+    value = value.reshape(()).to(dtype)
+    return value if value.device.type == "cpu" else value.to(p.device)
+
+
+def local(x: Tensor) -> Tensor:
+    """Return this rank's part of a distributed tensor, sharing its memory, and any other tensor as it is."""
+    return x if type(x) in PLAIN or not hasattr(x, "to_local") else x.to_local()  # type: ignore[operator]
+
+
+def like_placed(grad: Any, p: Any) -> Any:
+    """Return a gradient distributed over the ranks as its parameter is."""
+    if hasattr(p, "placements") and hasattr(grad, "placements") and grad.placements != p.placements:
+        return grad.redistribute(placements=p.placements)
+    return grad
+
+
+def apply_adamw(
+    x: list[Tensor], grads: list[Tensor], second_moments: list[Tensor], call: AdamWStep, eps: float
+) -> None:
+    """Apply torch's AdamW kernel to tensors, without a first moment."""
+    step = torch.tensor(call.step, dtype=torch.float32)
+    TORCH._fused_adamw_(
+        x,
+        grads,
+        grads,
+        second_moments,
+        [],
+        [step] * len(x),
+        lr=call.lr,
+        beta1=0.0,
+        beta2=call.beta2,
+        weight_decay=call.weight_decay,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def sgd_devices() -> tuple[str, ...]:
+    """Return the device types for which torch has its SGD kernel."""
+    return ("cpu", "cuda", "mps") if hasattr(torch, "_fused_sgd_") else ()
+
+
+def adamw_devices() -> tuple[str, ...]:
+    """Return the device types on which torch's AdamW kernel is known to do what `inna_core.adamw_kernel` asks of it."""
+    return ("cpu",) if hasattr(torch, "_fused_adamw_") else ()

@@ -18,6 +18,12 @@ class INNA(Elementwise):
         maximize: ascend instead of descend (default False).
         kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameter
             (default None: on for float16 and bfloat16 parameters, off otherwise).
+        foreach: update lists of tensors in multi-tensor calls, in place (default None: let the optimizer choose).
+        fused: use torch's SGD kernel, with the arguments that make INNA of it, wherever it applies, and warn where it
+            does not (default None: use it wherever it applies). False for this or for foreach, the other left None,
+            means one tensor after the other.
+        capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
+        differentiable: let autograd go through the step (default False).
 
     The state of float16 and bfloat16 parameters is float32.
 
@@ -37,6 +43,7 @@ class INNA(Elementwise):
     """
 
     algorithm = inna_core.INNA
+    kernel = "sgd"
 
     def __init__(
         self,
@@ -48,6 +55,10 @@ class INNA(Elementwise):
         *,
         maximize: bool = False,
         kahan_sum: bool | None = None,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -58,6 +69,10 @@ class INNA(Elementwise):
             published_decay=False,
             maximize=maximize,
             kahan_sum=kahan_sum,
+            foreach=foreach,
+            fused=fused,
+            capturable=capturable,
+            differentiable=differentiable,
         )
 
 
@@ -77,6 +92,12 @@ class INNAprop(Elementwise):
         maximize: ascend instead of descend (default False).
         kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameter
             (default None: on for float16 and bfloat16 parameters, off otherwise).
+        foreach: update lists of tensors in multi-tensor calls, block by block (default None: let the optimizer
+            choose). False for this or for fused, the other left None, means one tensor after the other.
+        fused: use torch's AdamW kernel, with the arguments that make INNAprop of it, wherever it applies (float32 on a
+            CPU), and warn where it does not (default None: use it wherever it applies).
+        capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
+        differentiable: let autograd go through the step (default False).
 
     The state of float16 and bfloat16 parameters is float32.
 
@@ -96,6 +117,8 @@ class INNAprop(Elementwise):
     """
 
     algorithm = inna_core.INNAprop
+    kernel = "adamw"
+    temporaries = True
 
     def __init__(
         self,
@@ -110,6 +133,10 @@ class INNAprop(Elementwise):
         published_decay: bool = False,
         maximize: bool = False,
         kahan_sum: bool | None = None,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -122,4 +149,8 @@ class INNAprop(Elementwise):
             published_decay=published_decay,
             maximize=maximize,
             kahan_sum=kahan_sum,
+            foreach=foreach,
+            fused=fused,
+            capturable=capturable,
+            differentiable=differentiable,
         )

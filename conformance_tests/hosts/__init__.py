@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 FLOATS = ("float64", "float32")
@@ -79,6 +79,11 @@ def keras_host(backend: str, package: str, **options: Any) -> Host:
     )
 
 
+def torch_host(name: str, **options: Any) -> Host:
+    device = options.get("device", "cpu")
+    return Host(name, "torch_optimizer", ("torch",), options, {}, (*FLOATS, *LOW), WIDE_STATE, device=device)
+
+
 HOSTS: tuple[Host, ...] = (
     Host("numpy", "arrays", ("numpy",), {"library": "numpy"}, dtypes=(*FLOATS, "float16"), pure=True),
     Host("numpy-readonly", "arrays", ("numpy",), {"library": "numpy_readonly"}, pure=True),
@@ -112,16 +117,18 @@ HOSTS: tuple[Host, ...] = (
         pure=True,
         reads_lr="never",
     ),
-    Host("torch", "torch_optimizer", ("torch",), dtypes=(*FLOATS, *LOW), state_dtypes=WIDE_STATE),
-    Host(
-        "torch-cuda",
-        "torch_optimizer",
-        ("torch",),
-        {"device": "cuda"},
-        dtypes=(*FLOATS, *LOW),
-        state_dtypes=WIDE_STATE,
-        device="cuda",
-    ),
+    torch_host("torch"),
+    torch_host("torch-single", foreach=False),
+    torch_host("torch-foreach", foreach=True),
+    torch_host("torch-fused", fused=True),
+    # Dynamo wraps what is raised while it traces, so that a refused lr is no ValueError there. No float64: compiled by
+    # torch 2.13, updates of 0-d float64 tensors in host memory get lost, those of torch's own SGD too.
+    replace(torch_host("torch-compiled", compiled=True), reads_lr="start", dtypes=("float32", *LOW)),
+    torch_host("torch-cuda", device="cuda"),
+    torch_host("torch-cuda-single", device="cuda", foreach=False),
+    torch_host("torch-cuda-foreach", device="cuda", foreach=True),
+    torch_host("torch-cuda-fused", device="cuda", fused=True),
+    torch_host("torch-cuda-capturable", device="cuda", capturable=True),
     Host(
         "optax",
         "optax_transform",

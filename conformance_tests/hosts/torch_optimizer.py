@@ -1,9 +1,11 @@
 """`inna_torch`: parameters with gradients, `optimizer.step()`, a `LambdaLR` for the schedule."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo
 
 import inna_core
 import inna_torch
@@ -11,8 +13,10 @@ from conformance_tests.cases import Setup
 from conformance_tests.hosts.run import Fact, Snapshot, as_float64
 
 
-def open_run(setup: Setup, params: list[np.ndarray], *, device: str = "cpu", **options: Any) -> "TorchRun":
-    return TorchRun(setup, params, device, options)
+def open_run(
+    setup: Setup, params: list[np.ndarray], *, device: str = "cpu", compiled: bool = False, **options: Any
+) -> "TorchRun":
+    return (CompiledRun if compiled else TorchRun)(setup, params, device, options)
 
 
 class TorchRun:
@@ -36,9 +40,15 @@ class TorchRun:
             p.grad = self._make(g, dtype)
         for group in self.optimizer.param_groups:
             group["lr"] = self.setup.lr(self.k)
-        self.optimizer.step()
+        with warnings.catch_warnings():
+            # some cases are beyond the kernel, and saying so is the test of another place
+            warnings.filterwarnings("ignore", "fused=True, but")
+            self.take_step()
         self.k += 1
         return [read(p.grad) for p in self.params]
+
+    def take_step(self) -> None:
+        self.optimizer.step()
 
     def read(self) -> Snapshot:
         state = self.optimizer.state
@@ -86,6 +96,21 @@ class TorchRun:
 
     def previous(self) -> Snapshot:
         raise NotImplementedError("a torch optimizer updates in place")
+
+
+class CompiledRun(TorchRun):
+    """Steps as torch.compile traces them; which backend makes code of the traced operations is torch's affair."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        torch._dynamo.reset()
+        self.compiled = torch.compile(self.optimizer.step, backend="aot_eager")
+
+    def take_step(self) -> None:
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)  # torch's own imports
+        # A run that loads a state at each step is compiled anew for each; beyond the limit it would be run as it is.
+        with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
+            self.compiled()
 
 
 def read(x: Any) -> np.ndarray:
