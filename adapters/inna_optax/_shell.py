@@ -12,6 +12,7 @@ from inna_core._checks import checked_number, is_narrow
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
+from inna_optax._in_place import InPlace, velocity_lasts
 
 
 def elementwise(
@@ -47,6 +48,7 @@ def elementwise(
     ):
         if not any(value is one for one in allowed):
             raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, allowed))})")
+    in_place = velocity_lasts(algorithm.alpha, learning_rate)  # type: ignore[attr-defined]
     decays = not isinstance(weight_decay, float) or weight_decay != 0.0
     slots = [name for name in algorithm.state_type._fields if name != "step"]  # type: ignore[attr-defined]
 
@@ -97,8 +99,9 @@ def elementwise(
         rate = weight_decay if decay is True else 0.0 if decay is False else jnp.where(decay, weight_decay, 0.0)
         if "step" in algorithm.state_type._fields:  # type: ignore[attr-defined]
             own = {**own, "step": step.astype(dtype)}
+        typed: Any = replace(algorithm, **{f.name: in_dtype(getattr(algorithm, f.name), dtype) for f in fields(algorithm)})  # type: ignore[type-var]
         delta, next_own = update_with_decay(
-            replace(algorithm, **{f.name: in_dtype(getattr(algorithm, f.name), dtype) for f in fields(algorithm)}),  # type: ignore[type-var]
+            InPlace(typed) if in_place else typed,
             wide(g),
             algorithm.state_type(**own),
             theta if c is None else theta + wide(c),

@@ -1,0 +1,71 @@
+"""An order of evaluation in which XLA can update the state where it lies.
+
+As the core writes it, the increment and the next velocity both read the velocity v. XLA decides on copies before it
+decides on an order, and cannot know then that one of the two comes first: on the CPU, where it makes a loop of each, it
+copies v, which takes three times as long as the whole step should. So the increment reads the *next* velocity here. With
+q the (scaled) gradient and r = 1 - alpha gamma, eliminating v from the core's two lines gives
+
+    delta = gamma (v - beta q) = (gamma / r) (v' - (beta - gamma) q)
+
+in exact arithmetic. Rounding errors of v' grow by 1/r, so this is for r >= 1/2 alone. Traced hyperparameters may take r
+anywhere, through 0 even, and keep the core's order.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from inna_core.algorithm import Array, Namespace, Scalar
+from inna_core.schedules import PowerDecay
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """An algorithm of `inna_core` with a velocity, its increment computed from its next state.
+
+    Args:
+        algorithm: the algorithm; it also computes all that is computed here, but for the line above.
+    """
+
+    algorithm: Any
+
+    @property
+    def alpha(self) -> Scalar:
+        return self.algorithm.alpha
+
+    @property
+    def beta(self) -> Scalar:
+        return self.algorithm.beta
+
+    def update(self, grad: Array, state: Any, theta: Array, lr: Scalar, xp: Namespace) -> tuple[Array, Any]:
+        """Return the increment and the next state, as the algorithm's own `update`."""
+        _, after = self.algorithm.update(grad, state, theta, lr, xp)
+        # XLA would otherwise see the scaled gradient used twice, compute it once and take it through memory
+        g, new = jax.lax.optimization_barrier((grad, after))
+        averages = {name: Averaged(x) for name, x in new._asdict().items() if name not in ("velocity", "step")}
+        # from rest, with beta = lr = 1, the algorithm's increment is -q
+        minus_q, _ = replace(self.algorithm, alpha=0.0, beta=1.0).update(
+            g, state._replace(velocity=jnp.zeros_like(g), **averages), theta, 1.0, xp
+        )
+        return lr / (1 - self.alpha * lr) * (new.velocity + (self.beta - lr) * minus_q), after
+
+
+class Averaged:
+    """A moving average after its step: for it, ``sigma * average + (1 - sigma) * x`` is what it is already."""
+
+    def __init__(self, value: jax.Array) -> None:
+        self.value, self.shape, self.dtype = value, value.shape, value.dtype
+
+    def __rmul__(self, sigma: Scalar) -> "Averaged":
+        return self
+
+    def __add__(self, x: Array) -> jax.Array:
+        return self.value
+
+
+def velocity_lasts(alpha: Any, learning_rate: Any) -> bool:
+    """Return whether alpha lr <= 1/2 in every step, as far as that can be known before the first one."""
+    largest = learning_rate.lr if isinstance(learning_rate, PowerDecay) else learning_rate
+    return isinstance(alpha, float) and isinstance(largest, float) and alpha * largest <= 0.5
