@@ -12,7 +12,7 @@ from inna_core._checks import checked_number, is_narrow
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
-from inna_optax._in_place import InPlace, velocity_lasts
+from inna_optax._order import Reordered, velocity_lasts
 
 
 def elementwise(
@@ -48,7 +48,7 @@ def elementwise(
     ):
         if not any(value is one for one in allowed):
             raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, allowed))})")
-    in_place = velocity_lasts(algorithm.alpha, learning_rate)  # type: ignore[attr-defined]
+    recovers = velocity_lasts(algorithm.alpha, learning_rate)  # type: ignore[attr-defined]
     decays = not isinstance(weight_decay, float) or weight_decay != 0.0
     slots = [name for name in algorithm.state_type._fields if name != "step"]  # type: ignore[attr-defined]
 
@@ -101,7 +101,7 @@ def elementwise(
             own = {**own, "step": step.astype(dtype)}
         typed: Any = replace(algorithm, **{f.name: in_dtype(getattr(algorithm, f.name), dtype) for f in fields(algorithm)})  # type: ignore[type-var]
         delta, next_own = update_with_decay(
-            InPlace(typed) if in_place else typed,
+            Reordered(typed, recovers),
             wide(g),
             algorithm.state_type(**own),
             theta if c is None else theta + wide(c),
