@@ -81,7 +81,7 @@ def test_injected_hyperparameters_can_be_changed_between_steps(name: str, hyperp
 
 @each_transform
 def test_a_traced_hyperparameter_may_make_alpha_lr_1(name: str) -> None:
-    """There the velocity forgets its past: the increment cannot be computed from the next velocity."""
+    """There the velocity forgets its past: the increment could not be computed from the next velocity."""
     params, grads = tree(0), gradients()
     lr, alpha = jnp.asarray(0.25), 4.0
     want, _ = rows.plain(make(name, learning_rate=0.25, alpha=alpha), params, grads)
@@ -92,7 +92,9 @@ def test_a_traced_hyperparameter_may_make_alpha_lr_1(name: str) -> None:
 
 
 @each_transform
-@pytest.mark.parametrize("schedule", [PowerDecay(0.1, 0.5), lambda step: 0.1 * (step + 1.0) ** -0.5], ids=["ours", "any"])
+@pytest.mark.parametrize(
+    "schedule", [PowerDecay(0.1, 0.5), lambda step: 0.1 * (step + 1.0) ** -0.5], ids=["ours", "any"]
+)
 def test_schedules_are_evaluated_inside(name: str, schedule: Any) -> None:
     params, grads = tree(0), gradients()
     got, _ = rows.jitted(make(name, learning_rate=schedule), params, grads)
@@ -145,7 +147,7 @@ def test_dtypes_and_structure_stay(name: str, dtype: str) -> None:
 
 @each_transform
 def test_complex_parameters_are_refused(name: str) -> None:
-    with pytest.raises(TypeError, match="complex128.*expected a real floating-point dtype"):
+    with pytest.raises(TypeError, match=r"complex128.*expected a real floating-point dtype"):
         make(name).init({"w": jnp.ones(3, jnp.complex128)})
 
 

@@ -65,9 +65,7 @@ def test_flax_linen_train_state(name: str) -> None:
     from flax.training.train_state import TrainState
 
     model = linen.Dense(1, kernel_init=linen.initializers.zeros)
-    state = TrainState.create(
-        apply_fn=model.apply, params=model.init(jax.random.key(0), jnp.asarray(X)), tx=make(name)
-    )
+    state = TrainState.create(apply_fn=model.apply, params=model.init(jax.random.key(0), jnp.asarray(X)), tx=make(name))
 
     @jax.jit
     def step(state: Any) -> Any:

@@ -106,6 +106,49 @@ class Elementwise(keras.optimizers.Optimizer):
         # The base class would decay here, in the variable's own precision; `update_step` does it in its own.
         pass
 
+    def _backend_update_step(self, grads: list[Any], trainable_variables: list[Any], learning_rate: Any) -> None:
+        # Where Keras on torch runs multi-tensor calls for its own optimizers, a step of its list of classes; a compiler
+        # fuses the plain updates itself.
+        if keras.backend.backend() == "torch":
+            grads, trainable_variables = self._torch_update_step(grads, trainable_variables, learning_rate)
+        if trainable_variables:
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _torch_update_step(self, grads: list[Any], variables: list[Any], learning_rate: Any) -> tuple[Any, Any]:
+        """Update what multi-tensor calls can, and return the gradients and variables that are left."""
+        import torch
+
+        from inna_keras import _torch
+
+        if _torch.is_compiling() or keras.src.backend.common.stateless_scope.in_stateless_scope():
+            return grads, variables
+        groups: dict[Any, list[tuple[Any, Any, int]]] = {}
+        left: list[tuple[Any, Any]] = []
+        for gradient, variable in zip(grads, variables, strict=True):
+            index, theta = self._get_variable_index(variable), variable.value
+            slots = [values[index].value for values in self._slots.values()]
+            if self._compensations[index] is None and _torch.is_plain(theta, gradient, slots):
+                groups.setdefault((theta.dtype, theta.device), []).append((gradient, variable, index))
+            else:
+                left.append((gradient, variable))
+        if groups:
+            lr, steps = float(ops.convert_to_tensor(learning_rate)), int(ops.convert_to_tensor(self.iterations))
+            rate = self.weight_decay or 0.0
+            for members in groups.values():
+                with torch.no_grad():
+                    _torch.apply(
+                        self.algorithm,
+                        [variable.value for _, variable, _ in members],
+                        [gradient for gradient, _, _ in members],
+                        {name: [values[i].value for _, _, i in members] for name, values in self._slots.items()},
+                        steps,
+                        lr,
+                        [i for i, (_, variable, _) in enumerate(members) if rate and self._use_weight_decay(variable)],
+                        rate,
+                        self.published_decay,
+                    )
+        return [gradient for gradient, _ in left], [variable for _, variable in left]
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its state.
 

@@ -1,62 +1,46 @@
-"""An order of evaluation in which XLA can update the state where it lies.
+"""An order of evaluation in which XLA on the CPU can update the state where it lies.
 
-As the core writes it, the increment and the next state both read the old state. XLA decides on copies before it decides
-on an order, and cannot know then that one of the two comes first: on the CPU, where it makes a loop of each, it copies the
-old state, which takes three times as long as the whole step should. And a scaled gradient that both use it computes once
-and takes through memory. So the increment is computed separately, and from the *next* state. Moving averages stand there
-as they are needed. The velocity is recovered: with q the (scaled) gradient and r = 1 - alpha gamma, eliminating v from
-the core's two lines gives
+As the core writes it, the increment and the next state both read the old state. XLA makes a loop of each on the CPU; it
+decides on copies before it decides on an order, cannot know then that one loop comes first, and copies the old state,
+which takes three times as long as the whole step should. And a scaled gradient that both use it computes once and takes
+through memory. So the two are computed apart here, by the same function, one behind the other: moving averages, which
+stand in the increment as they will be; then the increment; then the velocity, whose step size comes from behind the
+next parameter.
 
-    delta = gamma (v - beta q) = (gamma / r) (v' - (beta - gamma) q)
-
-in exact arithmetic. Rounding errors of v' grow by 1/r, so this is for r >= 1/2 alone. Traced hyperparameters may take r
-anywhere, through 0 even, and read the old velocity.
+XLA finds ``theta + increment`` to be the sum that `optax.apply_updates` makes, and computes it once. Elsewhere than on
+one CPU the core's order is the better one: GPUs make one kernel of it, and several devices would have to agree on the
+step size.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from inna_core.algorithm import Array, Namespace, Scalar
-from inna_core.schedules import PowerDecay
+from inna_core.algorithm import Array, Scalar
+
+Step = Callable[[Array, Any, Scalar], tuple[Array, Any]]
+"""From gradient, state and step size to the increment, decay included, and the next state."""
 
 
-@dataclass(frozen=True)
-class Reordered:
-    """An algorithm of `inna_core`, its increment computed behind its next state.
+def on_one_cpu() -> bool:
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
-    Args:
-        algorithm: the algorithm; it computes all that is computed here, but for the line above.
-        recovers: whether the increment reads the next velocity, rather than the old one.
-    """
 
-    algorithm: Any
-    recovers: bool
-
-    @property
-    def alpha(self) -> Scalar:
-        return self.algorithm.alpha
-
-    @property
-    def beta(self) -> Scalar:
-        return self.algorithm.beta
-
-    def update(self, grad: Array, state: Any, theta: Array, lr: Scalar, xp: Namespace) -> tuple[Array, Any]:
-        """Return the increment and the next state, as the algorithm's own `update`."""
-        _, after = self.algorithm.update(grad, state, theta, lr, xp)
-        # else XLA sees that the scaled gradient is the same
-        g, new = jax.lax.optimization_barrier((grad, after))
-        averages = {name: Averaged(x) for name, x in new._asdict().items() if name not in ("velocity", "step")}
-        state = state._replace(**averages)
-        if not self.recovers:
-            delta, _ = self.algorithm.update(g, state, theta, lr, xp)
-            return delta, after
-        # from rest, with beta = lr = 1, the algorithm's increment is -q
-        unit, rest = replace(self.algorithm, alpha=0.0, beta=1.0), state._replace(velocity=jnp.zeros_like(g))
-        minus_q, _ = unit.update(g, rest, theta, 1.0, xp)
-        return lr / (1 - self.alpha * lr) * (new.velocity + (self.beta - lr) * minus_q), after
+def one_behind_the_other(step: Step, grad: Array, state: Any, theta: Array, lr: Scalar) -> tuple[Array, Any]:
+    """Return ``step(grad, state, lr)``, the next velocity computed behind ``theta + increment``."""
+    _, soon = step(grad, state, lr)
+    # else XLA would see that the scaled gradient is the same each time
+    g, new = jax.lax.optimization_barrier((grad, soon))
+    averages = {name: Averaged(x) for name, x in new._asdict().items() if name not in ("velocity", "step")}
+    delta, _ = step(g, state._replace(**averages), lr)
+    if theta.size == 0:
+        return delta, soon
+    # XLA cannot know that no sign is above 1
+    never = jnp.sign((theta + delta)[(0,) * theta.ndim]) > 1
+    _, after = step(grad, state, jnp.where(never, 0.0, jnp.asarray(lr, theta.dtype)))
+    return delta, after
 
 
 class Averaged:
@@ -70,9 +54,3 @@ class Averaged:
 
     def __add__(self, x: Array) -> jax.Array:
         return self.value
-
-
-def velocity_lasts(alpha: Any, learning_rate: Any) -> bool:
-    """Return whether alpha lr <= 1/2 in every step, as far as that can be known before the first one."""
-    largest = learning_rate.lr if isinstance(learning_rate, PowerDecay) else learning_rate
-    return isinstance(alpha, float) and isinstance(largest, float) and alpha * largest <= 0.5
