@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from inna_core._checks import checked_number, is_narrow, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
+from inna_keras._order import one_behind_the_other, traced_for_cpu
 
 
 class Elementwise(keras.optimizers.Optimizer):
@@ -84,6 +86,17 @@ class Elementwise(keras.optimizers.Optimizer):
             name=f"{getattr(variable, 'path', variable.name).replace('/', '_').replace(':', '_')}_{name}",
         )
 
+    @property
+    def learning_rate(self) -> Any:
+        """The step size: a variable, or what the schedule or callable says now. Numbers set are validated."""
+        return self._get_current_learning_rate()
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        if not callable(learning_rate):
+            learning_rate = checked_number("learning_rate", learning_rate)
+        keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)  # type: ignore[attr-defined]
+
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """Update the variables; gradients that do not fit are refused before anything changes.
 
@@ -122,30 +135,26 @@ class Elementwise(keras.optimizers.Optimizer):
 
         if _torch.is_compiling() or keras.src.backend.common.stateless_scope.in_stateless_scope():
             return grads, variables
-        groups: dict[Any, list[tuple[Any, Any, int]]] = {}
+        rate = self.weight_decay or 0.0
+        groups: dict[Any, list[tuple[Any, ...]]] = {}
         left: list[tuple[Any, Any]] = []
         for gradient, variable in zip(grads, variables, strict=True):
             index, theta = self._get_variable_index(variable), variable.value
             slots = [values[index].value for values in self._slots.values()]
             if self._compensations[index] is None and _torch.is_plain(theta, gradient, slots):
-                groups.setdefault((theta.dtype, theta.device), []).append((gradient, variable, index))
+                decays = bool(rate) and self._use_weight_decay(variable)
+                groups.setdefault((theta.dtype, theta.device), []).append((theta, gradient, decays, *slots))
             else:
                 left.append((gradient, variable))
         if groups:
             lr, steps = float(ops.convert_to_tensor(learning_rate)), int(ops.convert_to_tensor(self.iterations))
-            rate = self.weight_decay or 0.0
             for members in groups.values():
+                thetas, gradients, decays, *slots = map(list, zip(*members, strict=True))
+                decayed = [i for i, one in enumerate(decays) if one]
+                states = dict(zip(self._slots, slots, strict=True))
                 with torch.no_grad():
                     _torch.apply(
-                        self.algorithm,
-                        [variable.value for _, variable, _ in members],
-                        [gradient for gradient, _, _ in members],
-                        {name: [values[i].value for _, _, i in members] for name, values in self._slots.items()},
-                        steps,
-                        lr,
-                        [i for i, (_, variable, _) in enumerate(members) if rate and self._use_weight_decay(variable)],
-                        rate,
-                        self.published_decay,
+                        self.algorithm, thetas, gradients, states, steps, lr, decayed, rate, self.published_decay
                     )
         return [gradient for gradient, _ in left], [variable for _, variable in left]
 
@@ -170,16 +179,24 @@ class Elementwise(keras.optimizers.Optimizer):
             state["step"] = wide(self.iterations)
         decays = self.weight_decay is not None and self._use_weight_decay(variable)
         theta = wide(variable)
-        delta, next_state = update_with_decay(
-            self.algorithm,
-            wide(gradient),
-            self.algorithm.state_type(**state),
-            theta if owed is None else theta + wide(owed),
-            wide(learning_rate),
-            self.weight_decay if decays else 0.0,
-            published=self.published_decay,
-            xp=ops,
-        )
+        lr = wide(learning_rate)
+
+        def run(gradient: Any, state: Any) -> Any:
+            return update_with_decay(
+                self.algorithm,
+                gradient,
+                state,
+                theta if owed is None else theta + wide(owed),
+                lr,
+                self.weight_decay if decays else 0.0,
+                published=self.published_decay,
+                xp=ops,
+            )
+
+        # published decay and compensation read the old variable: nothing is gained behind the new one
+        if owed is None and not self.published_decay and traced_for_cpu(theta):
+            run = partial(one_behind_the_other, run, theta=theta)
+        delta, next_state = run(wide(gradient), self.algorithm.state_type(**state))
         for name, slot in slots.items():
             self.assign(slot, getattr(next_state, name))
         if owed is not None:

@@ -1,7 +1,7 @@
 """The updates of `inna_core` in multi-tensor calls, in place, for Keras on torch.
 
 One call works on the variables of a whole model, as in the classes that Keras' torch backend puts in the place of its
-own optimizers. What is computed is what `inna_core.inna`, `inna_core.innaprop` and `inna_core.decay` compute, to rounding.
+own optimizers. To rounding, it is what `inna_core.inna`, `inna_core.innaprop` and `inna_core.decay` compute.
 """
 
 import math
