@@ -196,7 +196,7 @@ class Elementwise(keras.optimizers.Optimizer):
         # published decay and compensation read the old variable: nothing is gained behind the new one
         if owed is None and not self.published_decay and traced_for_cpu(theta):
             run = partial(one_behind_the_other, run, theta=theta)
-        delta, next_state = run(wide(gradient), self.algorithm.state_type(**state))
+        delta, next_state = run(wide(dense(gradient)), self.algorithm.state_type(**state))
         for name, slot in slots.items():
             self.assign(slot, getattr(next_state, name))
         if owed is not None:
@@ -208,6 +208,16 @@ class Elementwise(keras.optimizers.Optimizer):
         """Return the arguments that make an optimizer like this one."""
         own = {field.name: getattr(self.algorithm, field.name) for field in fields(self.algorithm)}  # type: ignore[arg-type]
         return {**super().get_config(), **own, "kahan_sum": self.kahan_sum}
+
+
+def dense(gradient: Any) -> Any:
+    """Return TensorFlow's IndexedSlices as a tensor, rows that occur twice summed; `keras.ops` lets them pass."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if isinstance(gradient, tf.IndexedSlices):
+            return tf.convert_to_tensor(gradient)
+    return gradient
 
 
 def check_gradient(gradient: Any, variable: Any) -> None:
