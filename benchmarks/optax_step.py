@@ -66,7 +66,7 @@ class Contestant:
         self._grads = grads
         self._carry = [jnp.copy(p) for p in start], transform.init(start)
         jitted = jax.jit(step, donate_argnums=(0, 1))
-        self._step = jitted.lower(*self._carry, grads).compile()
+        self._step: Any = jitted.lower(*self._carry, grads).compile()
         self.copies = len(re.findall(r"= \w+\[[\d,]+\]\S* copy\(", self._step.as_text()))
         self.temporary = self._step.memory_analysis().temp_size_in_bytes
         self.times: list[float] = []

@@ -99,7 +99,7 @@ def stateless(name: str) -> dict[str, Any]:
 def config_round_trip(name: str) -> dict[str, Any]:
     schedule = inna_keras.PowerDecay(0.1, 0.25)
     optimizer = OPTIMIZERS[name](learning_rate=schedule, weight_decay=0.1, clipnorm=1.0, kahan_sum=True)
-    serialized = keras.optimizers.serialize(optimizer)
+    serialized: Any = keras.optimizers.serialize(optimizer)
     again = keras.optimizers.deserialize(serialized)
     return {
         "same": again.get_config() == optimizer.get_config(),
@@ -122,7 +122,7 @@ def save_model(name: str, path: str) -> list[np.ndarray]:
 
 def load_model(path: str) -> list[np.ndarray]:
     """Load what `save_model` saved, and train on."""
-    model = keras.models.load_model(path)
+    model: Any = keras.models.load_model(path)
     fit(model, 2)
     return model.get_weights()
 
@@ -258,7 +258,9 @@ def embedding(name: str) -> dict[str, Any]:
         sparse_optimizer.apply([gradient], [table])
         dense_optimizer.apply([ops.convert_to_tensor(dense)], [other])
     tokens = np.asarray([[0, 3], [3, 0]] * 4)
-    model = keras.Sequential([keras.Input((2,), dtype="int32"), keras.layers.Embedding(5, 2), keras.layers.Flatten()])
+    model: Any = keras.Sequential(
+        [keras.Input((2,), dtype="int32"), keras.layers.Embedding(5, 2), keras.layers.Flatten()]
+    )
     model.compile(optimizer=OPTIMIZERS[name](), loss="mse")
     loss = model.evaluate(tokens, np.ones((8, 4)), verbose=0)
     model.fit(tokens, np.ones((8, 4)), epochs=5, verbose=0)

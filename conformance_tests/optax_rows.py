@@ -74,7 +74,8 @@ def stacked(trees: list[Params]) -> Params:
 
 def scanned(transform: Any, params: Params, grads: list[Params]) -> tuple[Params, Any]:
     def body(carry: Any, g: Params) -> tuple[Any, None]:
-        return one_step(transform, *carry, g), None
+        params, state = carry
+        return one_step(transform, params, state, g), None
 
     return jax.jit(lambda params, grads: jax.lax.scan(body, (params, transform.init(params)), grads)[0])(
         params, stacked(grads)

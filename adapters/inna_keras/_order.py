@@ -20,8 +20,9 @@ def traced_for_cpu(x: Any) -> bool:
     """Return whether a tensor belongs to a program traced for one CPU; a GPU makes one kernel of it all."""
     if keras.backend.backend() == "jax":
         import jax
+        from jax.core import Tracer
 
-        return isinstance(x, jax.core.Tracer) and jax.default_backend() == "cpu" and jax.device_count() == 1
+        return isinstance(x, Tracer) and jax.default_backend() == "cpu" and jax.device_count() == 1
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -35,8 +36,9 @@ def one_behind_the_other(step: Step, gradient: Any, state: Any, theta: Any) -> t
     if 0 in theta.shape:
         return delta, soon
     # XLA cannot know that no sign is above 1
-    never = ops.sign(ops.reshape(theta + delta, (-1,))[0]) > 1
-    one = ops.where(never, ops.zeros((), gradient.dtype), ops.ones((), gradient.dtype))
+    flat: Any = ops.reshape(theta + delta, (-1,))
+    sign: Any = ops.sign(flat[0])
+    one = ops.where(sign > 1, ops.zeros((), gradient.dtype), ops.ones((), gradient.dtype))
     averages = {name: Averaged(x) for name, x in soon._asdict().items() if name not in ("velocity", "step")}
     _, after = step(gradient * one, state._replace(**averages))
     return delta, soon._replace(velocity=after.velocity)

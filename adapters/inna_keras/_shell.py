@@ -130,10 +130,11 @@ class Elementwise(keras.optimizers.Optimizer):
     def _torch_update_step(self, grads: list[Any], variables: list[Any], learning_rate: Any) -> tuple[Any, Any]:
         """Update what multi-tensor calls can, and return the gradients and variables that are left."""
         import torch
+        from keras.src.backend.common.stateless_scope import in_stateless_scope
 
         from inna_keras import _torch
 
-        if _torch.is_compiling() or keras.src.backend.common.stateless_scope.in_stateless_scope():
+        if _torch.is_compiling() or in_stateless_scope():
             return grads, variables
         rate = self.weight_decay or 0.0
         groups: dict[Any, list[tuple[Any, ...]]] = {}
@@ -147,7 +148,9 @@ class Elementwise(keras.optimizers.Optimizer):
             else:
                 left.append((gradient, variable))
         if groups:
-            lr, steps = float(ops.convert_to_tensor(learning_rate)), int(ops.convert_to_tensor(self.iterations))
+            now: Any = ops.convert_to_tensor(self.iterations)
+            rate_now: Any = ops.convert_to_tensor(learning_rate)
+            lr, steps = float(rate_now), int(now)
             for members in groups.values():
                 thetas, gradients, decays, *slots = map(list, zip(*members, strict=True))
                 decayed = [i for i, one in enumerate(decays) if one]
@@ -244,11 +247,12 @@ def rounding_to(variable: Any) -> Callable[[Any], Any]:
     dropped = 13 if half else 16
 
     def rounded(x: Any) -> Any:
-        bits = ops.view(x, "int32")
-        odd = ops.bitwise_and(ops.right_shift(bits, dropped), 1)
+        bits: Any = ops.view(x, "int32")
+        odd: Any = ops.bitwise_and(ops.right_shift(bits, dropped), 1)
         bits = ops.bitwise_and(bits + ((1 << (dropped - 1)) - 1) + odd, -(1 << dropped))
         y = ops.view(bits, "float32")
         # below float16's normal numbers the spacing stays 2^-24, which float32 numbers near 3/4 have
-        return ops.where(ops.abs(x) < 2.0**-14, (x + 0.75) - 0.75, y) if half else y
+        size: Any = ops.abs(x)
+        return ops.where(size < 2.0**-14, (x + 0.75) - 0.75, y) if half else y
 
     return rounded

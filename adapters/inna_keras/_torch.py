@@ -1,3 +1,4 @@
+# pyright: reportPrivateImportUsage=false
 """The updates of `inna_core` in multi-tensor calls, in place, for Keras on torch.
 
 One call works on the variables of a whole model, as in the classes that Keras' torch backend puts in the place of its

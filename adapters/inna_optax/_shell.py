@@ -100,12 +100,8 @@ def elementwise(
         rate = weight_decay if decay is True else 0.0 if decay is False else jnp.where(decay, weight_decay, 0.0)
         if "step" in algorithm.state_type._fields:  # type: ignore[attr-defined]
             own = {**own, "step": step.astype(dtype)}
-        typed: Any = replace(
-            algorithm, **{f.name: in_dtype(getattr(algorithm, f.name), dtype) for f in fields(algorithm)}
-        )  # type: ignore[type-var]
-        typed: Any = replace(
-            algorithm, **{f.name: in_dtype(getattr(algorithm, f.name), dtype) for f in fields(algorithm)}
-        )  # type: ignore[type-var]
+        typed: Any = algorithm
+        typed = replace(typed, **{f.name: in_dtype(getattr(typed, f.name), dtype) for f in fields(typed)})
         whole = theta if c is None else theta + wide(c)
 
         def run(g: Any, own: Any, lr: Any) -> Any:
