@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+import inna_core
 import inna_keras
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
@@ -309,3 +310,15 @@ def data_parallel(name: str) -> dict[str, Any]:
             weights.append(model.get_weights())
             spread = {len(v.value.sharding.device_set) for v in model.optimizer._slots["velocity"]}
     return {"got": weights[1], "want": weights[0], "spread": spread}
+
+
+def velocity_that_forgets() -> dict[str, Any]:
+    """Make steps with alpha * lr near 1 and a beta that nothing cancels with, next to float64 steps of the core."""
+    lr, core = float(np.float32(0.1)), inna_core.INNA(alpha=10.0, beta=0.3)
+    thetas = [read(v).astype("float64") for v in variables()]
+    states = [core.init(theta) for theta in thetas]
+    for k in range(4):
+        for i, g in enumerate(gradients(k)):
+            delta, states[i] = core.update(read(g).astype("float64"), states[i], thetas[i], lr)
+            thetas[i] = thetas[i] + delta
+    return {"got": steps(inna_keras.INNA(learning_rate=0.1, alpha=10.0, beta=0.3)), "want": thetas}

@@ -202,3 +202,9 @@ def test_data_parallel_on_eight_devices(name: str, workers: Any) -> None:
 def test_multi_optimizer(name: str, call: Any) -> None:
     found = call("several_optimizers", name)
     assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+def test_a_velocity_that_forgets(call: Any) -> None:
+    """A kernel that divides by 1 - alpha lr fails here."""
+    found = call("velocity_that_forgets")
+    assert difference(found["got"], found["want"]) <= ROUNDING
