@@ -194,6 +194,19 @@ def moving_average(name: str) -> dict[str, Any]:
     }
 
 
+def apply_anywhere(optimizer: Any, grads: list[Any], own: list[Any]) -> None:
+    """Apply; on JAX by `stateless_apply`, since LossScaleOptimizer's own `apply` leaks tracers there."""
+    if keras.backend.backend() != "jax":
+        optimizer.apply(grads, own)
+        return
+    if not optimizer.built:
+        optimizer.build(own)
+    state = optimizer.variables
+    new = optimizer.stateless_apply([v.value for v in state], grads, [v.value for v in own])
+    for variable, value in zip([*own, *state], [*new[0], *new[1]], strict=True):
+        variable.assign(value)
+
+
 def loss_scaling(name: str) -> dict[str, Any]:
     fixed, own = OPTIMIZERS[name](loss_scale_factor=8.0), variables()
     for k in range(4):
@@ -202,9 +215,9 @@ def loss_scaling(name: str) -> dict[str, Any]:
     scaled = variables()
     for k in range(4):
         scale = float(read(dynamic.scale_loss(ops.ones(()))))
-        dynamic.apply([scale * g * np.nan for g in gradients(k)], scaled)  # skipped, and the scale halved
+        apply_anywhere(dynamic, [scale * g * np.nan for g in gradients(k)], scaled)  # skipped, and the scale halved
         scale = float(read(dynamic.scale_loss(ops.ones(()))))
-        dynamic.apply([scale * g for g in gradients(k)], scaled)
+        apply_anywhere(dynamic, [scale * g for g in gradients(k)], scaled)
     return {
         "fixed": [read(v) for v in own],
         "dynamic": [read(v) for v in scaled],
