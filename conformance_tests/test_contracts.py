@@ -129,7 +129,8 @@ REFUSED = [
     for host in HOSTS
     for case in DEFAULTS
     for refusal in REFUSALS[case.algorithm]
-    if refusal.argument != "lr" or host.reads_lr != "never"
+    # what is traced has no value to refuse
+    if not host.traces_hyper and (refusal.argument != "lr" or host.reads_lr != "never")
 ]
 
 

@@ -1,7 +1,9 @@
 """The one Keras shell: it turns an algorithm of `inna_core` into a Keras optimizer."""
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,6 +13,7 @@ from inna_core._checks import checked_number, is_narrow, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
+from inna_keras._order import one_behind_the_other, traced_for_cpu
 
 
 class Elementwise(keras.optimizers.Optimizer):
@@ -40,6 +43,10 @@ class Elementwise(keras.optimizers.Optimizer):
         ):
             if not any(value is one for one in allowed):
                 raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, allowed))})")
+        own = {field.name: getattr(algorithm, field.name) for field in fields(algorithm)}  # type: ignore[arg-type]
+        for name, value in (*own.items(), ("weight_decay", weight_decay)):
+            if not isinstance(value, float | None):
+                raise TypeError(f"Invalid {name}: {value!r} (expected a number, which a saved model can hold)")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
         self.algorithm = algorithm
         self.published_decay = published_decay
@@ -84,6 +91,17 @@ class Elementwise(keras.optimizers.Optimizer):
             name=f"{getattr(variable, 'path', variable.name).replace('/', '_').replace(':', '_')}_{name}",
         )
 
+    @property
+    def learning_rate(self) -> Any:
+        """The step size: a variable, or what the schedule or callable says now. Numbers set are validated."""
+        return self._get_current_learning_rate()
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        if not callable(learning_rate):
+            learning_rate = checked_number("learning_rate", learning_rate)
+        keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)  # type: ignore[attr-defined]
+
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """Update the variables; gradients that do not fit are refused before anything changes.
 
@@ -97,7 +115,10 @@ class Elementwise(keras.optimizers.Optimizer):
         """
         grads = list(grads)
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        for gradient, variable in zip(grads, variables, strict=False):  # Keras itself refuses lists of unequal length
+        # None of either is for Keras to answer
+        if grads and variables and len(grads) != len(variables):
+            raise ValueError(f"Invalid grads: {len(grads)} gradients (expected {len(variables)}, one a variable)")
+        for gradient, variable in zip(grads, variables, strict=False):
             if gradient is not None:
                 check_gradient(gradient, variable)
         super().apply(grads, variables if trainable_variables is not None else None)
@@ -105,6 +126,48 @@ class Elementwise(keras.optimizers.Optimizer):
     def _apply_weight_decay(self, variables: list[Any]) -> None:
         # The base class would decay here, in the variable's own precision; `update_step` does it in its own.
         pass
+
+    def _backend_update_step(self, grads: list[Any], trainable_variables: list[Any], learning_rate: Any) -> None:
+        # Where Keras on torch runs multi-tensor calls for its own optimizers, a step of its list of classes; a compiler
+        # fuses the plain updates itself.
+        if keras.backend.backend() == "torch":
+            grads, trainable_variables = self._torch_update_step(grads, trainable_variables, learning_rate)
+        if trainable_variables:
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _torch_update_step(self, grads: list[Any], variables: list[Any], learning_rate: Any) -> tuple[Any, Any]:
+        """Update what multi-tensor calls can, and return the gradients and variables that are left."""
+        import torch
+        from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+        from inna_keras import _torch
+
+        if _torch.is_compiling() or in_stateless_scope():
+            return grads, variables
+        rate = self.weight_decay or 0.0
+        groups: dict[Any, list[tuple[Any, ...]]] = {}
+        left: list[tuple[Any, Any]] = []
+        for gradient, variable in zip(grads, variables, strict=True):
+            index, theta = self._get_variable_index(variable), variable.value
+            slots = [values[index].value for values in self._slots.values()]
+            if self._compensations[index] is None and _torch.is_plain(theta, gradient, slots):
+                decays = bool(rate) and self._use_weight_decay(variable)
+                groups.setdefault((theta.dtype, theta.device), []).append((theta, gradient, decays, *slots))
+            else:
+                left.append((gradient, variable))
+        if groups:
+            now: Any = ops.convert_to_tensor(self.iterations)
+            rate_now: Any = ops.convert_to_tensor(learning_rate)
+            lr, steps = float(rate_now), int(now)
+            for members in groups.values():
+                thetas, gradients, decays, *slots = map(list, zip(*members, strict=True))
+                decayed = [i for i, one in enumerate(decays) if one]
+                states = dict(zip(self._slots, slots, strict=True))
+                with torch.no_grad():
+                    _torch.apply(
+                        self.algorithm, thetas, gradients, states, steps, lr, decayed, rate, self.published_decay
+                    )
+        return [gradient for gradient, _ in left], [variable for _, variable in left]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its state.
@@ -127,16 +190,24 @@ class Elementwise(keras.optimizers.Optimizer):
             state["step"] = wide(self.iterations)
         decays = self.weight_decay is not None and self._use_weight_decay(variable)
         theta = wide(variable)
-        delta, next_state = update_with_decay(
-            self.algorithm,
-            wide(gradient),
-            self.algorithm.state_type(**state),
-            theta if owed is None else theta + wide(owed),
-            wide(learning_rate),
-            self.weight_decay if decays else 0.0,
-            published=self.published_decay,
-            xp=ops,
-        )
+        lr = wide(learning_rate)
+
+        def run(gradient: Any, state: Any) -> Any:
+            return update_with_decay(
+                self.algorithm,
+                gradient,
+                state,
+                theta if owed is None else theta + wide(owed),
+                lr,
+                self.weight_decay if decays else 0.0,
+                published=self.published_decay,
+                xp=ops,
+            )
+
+        # published decay and compensation read the old variable: nothing is gained behind the new one
+        if owed is None and not self.published_decay and traced_for_cpu(theta):
+            run = partial(one_behind_the_other, run, theta=theta)
+        delta, next_state = run(wide(dense(gradient)), self.algorithm.state_type(**state))
         for name, slot in slots.items():
             self.assign(slot, getattr(next_state, name))
         if owed is not None:
@@ -148,6 +219,16 @@ class Elementwise(keras.optimizers.Optimizer):
         """Return the arguments that make an optimizer like this one."""
         own = {field.name: getattr(self.algorithm, field.name) for field in fields(self.algorithm)}  # type: ignore[arg-type]
         return {**super().get_config(), **own, "kahan_sum": self.kahan_sum}
+
+
+def dense(gradient: Any) -> Any:
+    """Return TensorFlow's IndexedSlices as a tensor, rows that occur twice summed; `keras.ops` lets them pass."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if isinstance(gradient, tf.IndexedSlices):
+            return tf.convert_to_tensor(gradient)
+    return gradient
 
 
 def check_gradient(gradient: Any, variable: Any) -> None:
@@ -175,10 +256,14 @@ def rounding_to(variable: Any) -> Callable[[Any], Any]:
 
     def rounded(x: Any) -> Any:
         bits: Any = ops.view(x, "int32")
-        odd = ops.bitwise_and(ops.right_shift(bits, dropped), 1)
+        odd: Any = ops.bitwise_and(ops.right_shift(bits, dropped), 1)
         bits = ops.bitwise_and(bits + ((1 << (dropped - 1)) - 1) + odd, -(1 << dropped))
         y: Any = ops.view(bits, "float32")
-        # below float16's normal numbers the spacing stays 2^-24, which float32 numbers near 3/4 have
-        return ops.where(ops.less(ops.abs(x), 2.0**-14), (x + 0.75) - 0.75, y) if half else y
+        if half:
+            size: Any = ops.abs(x)
+            # below float16's normal numbers the spacing stays 2^-24, which float32 numbers near 3/4 have
+            y = ops.where(ops.less(size, 2.0**-14), (x + 0.75) - 0.75, y)
+            y = ops.where(ops.greater_equal(size, 65520.0), ops.sign(x) * math.inf, y)
+        return ops.where(ops.isnan(x), x, y)  # the addition may carry a NaN's bits into the sign
 
     return rounded

@@ -12,6 +12,7 @@ from inna_core._checks import checked_number, is_narrow
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
+from inna_optax._order import on_one_cpu, one_behind_the_other
 
 
 def elementwise(
@@ -82,7 +83,9 @@ def elementwise(
             decayed = treedef.flatten_up_to(jax.tree.broadcast(mask(params) if callable(mask) else mask, params))
 
         results = [
-            update_leaf(g, dict(zip(slots, leaf_state, strict=True)), c, theta, state.step, lr, decay)
+            update_leaf(
+                g, dict(zip(slots, leaf_state, strict=True)), c, theta, state.step, lr, decay, params is not None
+            )
             for g, leaf_state, c, theta, decay in zip(grads, states, owed, thetas, decayed, strict=True)
         ]
         new = {name: treedef.unflatten([own[name] for _, own, _ in results]) for name in slots}
@@ -90,23 +93,35 @@ def elementwise(
         step = optax.safe_increment(state.step)
         return treedef.unflatten([u for u, _, _ in results]), state_type(step, **new, compensation=compensation)
 
-    def update_leaf(g: Any, own: dict[str, Any], c: Any, theta: Any, step: Any, lr: Any, decay: Any) -> Any:
+    def update_leaf(g: Any, own: Any, c: Any, theta: Any, step: Any, lr: Any, decay: Any, has_params: bool) -> Any:
         stored, theta = theta, wide(theta)
         dtype = theta.dtype
         # a mask is made of plain booleans as a rule; a traced one is respected too
         rate = weight_decay if decay is True else 0.0 if decay is False else jnp.where(decay, weight_decay, 0.0)
         if "step" in algorithm.state_type._fields:  # type: ignore[attr-defined]
             own = {**own, "step": step.astype(dtype)}
-        delta, next_own = update_with_decay(
-            replace(algorithm, **{f.name: in_dtype(getattr(algorithm, f.name), dtype) for f in fields(algorithm)}),  # type: ignore[type-var]
-            wide(g),
-            algorithm.state_type(**own),
-            theta if c is None else theta + wide(c),
-            in_dtype(lr, dtype),
-            in_dtype(rate, dtype),
-            published=published_decay,
-            xp=jnp,
-        )
+        typed: Any = algorithm
+        typed = replace(typed, **{f.name: in_dtype(getattr(typed, f.name), dtype) for f in fields(typed)})
+        whole = theta if c is None else theta + wide(c)
+
+        def run(g: Any, own: Any, lr: Any) -> Any:
+            return update_with_decay(
+                typed,
+                g,
+                own,
+                whole,
+                lr,
+                in_dtype(rate, dtype),
+                published=published_decay,
+                xp=jnp,
+            )
+
+        own, lr = algorithm.state_type(**own), in_dtype(lr, dtype)
+        # published decay and compensation read the old parameter: nothing is gained behind the new one
+        if not has_params or published_decay or c is not None or not on_one_cpu():
+            delta, next_own = run(wide(g), own, lr)
+        else:
+            delta, next_own = one_behind_the_other(run, wide(g), own, theta, lr)
         if c is not None:
             delta, c = compensated_increment(delta, wide(c), theta, lambda x: rounded(x, stored.dtype))
             c = c.astype(stored.dtype)

@@ -165,6 +165,8 @@ class Elementwise(Optimizer):
                 f"Invalid state_dict: a parameter's state has {sorted(state)} (expected {sorted(expected)})"
             )
         for name, value in state.items():
+            if not isinstance(value, Tensor):
+                raise TypeError(f"Invalid state_dict: {name} is {value!r} (expected a tensor)")
             if name != "step" and value.shape != p.shape:
                 raise ValueError(
                     f"Invalid state_dict: {name} of shape {tuple(value.shape)} (expected {tuple(p.shape)}, as the "

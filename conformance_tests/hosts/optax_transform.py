@@ -31,8 +31,6 @@ class OptaxRun:
             arguments["published_decay"] = True
         static = [name for name in arguments if name == "published_decay"]
         if inject:
-            # refused here as the plain factory refuses them: injection itself turns numbers into arrays unseen
-            factory(setup.lr(0), **arguments)
             self.transform = optax.inject_hyperparams(
                 factory, static, hyperparam_dtype=jnp.promote_types(setup.dtype, jnp.float32)
             )(learning_rate=self._schedule(), **arguments)

@@ -1,0 +1,358 @@
+"""What users do with the Keras optimizers, for a process whose backend is chosen: each returns numbers to compare."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+import inna_core
+import inna_keras
+
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
+    "INNA": lambda **kw: inna_keras.INNA(**{"learning_rate": 0.1, "beta": 0.2, **kw}),
+    "INNAprop": lambda **kw: inna_keras.INNAprop(
+        **{"learning_rate": 0.02, "alpha": 2.0, "beta": 2.0, "weight_decay": None, **kw}
+    ),
+}
+
+X = np.random.default_rng(0).standard_normal((64, 3)).astype(np.float32)
+Y = X @ np.asarray([[1.0], [-2.0], [0.5]], np.float32) + 0.3
+
+
+def read(x: Any) -> np.ndarray:
+    return np.array(ops.convert_to_numpy(ops.cast(x, "float32")))
+
+
+def variables(dtype: str = "float32", **options: Any) -> list[Any]:
+    rng = np.random.default_rng(1)
+    return [
+        keras.Variable(rng.standard_normal(shape), dtype=dtype, name=name, **options)
+        for name, shape in (("kernel", (4, 3)), ("bias", (3,)))
+    ]
+
+
+def gradients(k: int, dtype: str = "float32") -> list[Any]:
+    rng = np.random.default_rng(100 + k)
+    return [ops.convert_to_tensor(rng.standard_normal(shape), dtype=dtype) for shape in ((4, 3), (3,))]
+
+
+def steps(optimizer: Any, n: int = 4, own: list[Any] | None = None, repeat: int = 1) -> list[np.ndarray]:
+    own = variables() if own is None else own
+    for k in range(n):
+        for _ in range(repeat):
+            optimizer.apply(gradients(k), own)
+    return [read(v) for v in own]
+
+
+def linear_model(optimizer: Any, **options: Any) -> Any:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    model.compile(optimizer=optimizer, loss="mse", **options)
+    return model
+
+
+def fit(model: Any, epochs: int = 3) -> None:
+    model.fit(X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0)
+
+
+def by_hand(name: str, epochs: int = 3) -> list[np.ndarray]:
+    """Return the weights of the linear model after a loop over NumPy gradients."""
+    kernel, bias = keras.Variable(np.zeros((3, 1), "float32")), keras.Variable(np.zeros(1, "float32"))
+    optimizer = OPTIMIZERS[name]()
+    for _ in range(epochs):
+        for i in range(0, 64, 16):
+            x, y = X[i : i + 16], Y[i : i + 16]
+            error = 2 * (x @ read(kernel) + read(bias) - y) / 16
+            grads = [ops.convert_to_tensor(x.T @ error), ops.convert_to_tensor(error.sum(0))]
+            optimizer.apply_gradients(zip(grads, [kernel, bias], strict=True))
+    return [read(kernel), read(bias)]
+
+
+def fit_equals_a_loop(name: str, jit: bool) -> dict[str, Any]:
+    model = linear_model(OPTIMIZERS[name](), jit_compile=jit)
+    before = model.evaluate(X, Y, verbose=0)
+    fit(model)
+    return {
+        "got": model.get_weights(),
+        "want": by_hand(name),
+        "before": before,
+        "after": model.evaluate(X, Y, verbose=0),
+    }
+
+
+def stateless(name: str) -> dict[str, Any]:
+    optimizer, own = OPTIMIZERS[name](), variables()
+    optimizer.build(own)
+    params, state = [v.value for v in own], [v.value for v in optimizer.variables]
+    for k in range(4):
+        params, state = optimizer.stateless_apply(state, gradients(k), params)
+    untouched = [read(v) for v in own]
+    return {
+        "got": [read(p) for p in params],
+        "want": steps(OPTIMIZERS[name]()),
+        "untouched": untouched,
+        "start": [read(v) for v in variables()],
+    }
+
+
+def config_round_trip(name: str) -> dict[str, Any]:
+    schedule = inna_keras.PowerDecay(0.1, 0.25)
+    optimizer = OPTIMIZERS[name](learning_rate=schedule, weight_decay=0.1, clipnorm=1.0, kahan_sum=True)
+    serialized: Any = keras.optimizers.serialize(optimizer)
+    again = keras.optimizers.deserialize(serialized)
+    return {
+        "same": again.get_config() == optimizer.get_config(),
+        "from_config": type(optimizer).from_config(optimizer.get_config()).get_config() == optimizer.get_config(),
+        "registered": serialized["registered_name"],
+        "got": steps(again),
+        "want": steps(optimizer),
+        "by_string": type(keras.optimizers.get(f"inna>{name}")).__name__,
+    }
+
+
+def save_model(name: str, path: str) -> list[np.ndarray]:
+    """Train, save the whole model, train on; return the final weights."""
+    model = linear_model(OPTIMIZERS[name](learning_rate=inna_keras.PowerDecay(0.05, 0.25)))
+    fit(model, 2)
+    model.save(path)
+    fit(model, 2)
+    return model.get_weights()
+
+
+def load_model(path: str) -> list[np.ndarray]:
+    """Load what `save_model` saved, and train on."""
+    model: Any = keras.models.load_model(path)
+    fit(model, 2)
+    return model.get_weights()
+
+
+def weights_round_trip(name: str, path: str) -> dict[str, Any]:
+    model = linear_model(OPTIMIZERS[name]())
+    fit(model, 2)
+    model.save_weights(path)
+    other = linear_model(OPTIMIZERS[name]())
+    other.optimizer.build(other.trainable_variables)
+    other.load_weights(path)
+    return {"got": [read(v) for v in other.optimizer.variables], "want": [read(v) for v in model.optimizer.variables]}
+
+
+def accumulation(name: str) -> dict[str, Any]:
+    return {
+        "got": steps(OPTIMIZERS[name](gradient_accumulation_steps=2), repeat=2),
+        "want": steps(OPTIMIZERS[name]()),
+    }
+
+
+def callable_rate(name: str) -> dict[str, Any]:
+    want = OPTIMIZERS[name](learning_rate=0.03)
+    return {"got": steps(OPTIMIZERS[name](learning_rate=lambda: 0.03)), "want": steps(want)}
+
+
+def set_rate(name: str) -> dict[str, Any]:
+    optimizer, own = OPTIMIZERS[name](learning_rate=0.5), variables()
+    optimizer.learning_rate = 0.03
+    messages = []
+    for bad in (-0.1, float("nan"), "0.1"):
+        try:
+            optimizer.learning_rate = bad
+        except (ValueError, TypeError) as error:
+            messages.append(str(error))
+    return {
+        "messages": messages,
+        "got": steps(optimizer, own=own),
+        "want": steps(OPTIMIZERS[name](learning_rate=0.03)),
+    }
+
+
+def clipping(name: str) -> dict[str, Any]:
+    """With norms far above and far below the gradients', for each of the three ways of clipping."""
+    found: dict[str, Any] = {"want": steps(OPTIMIZERS[name]())}
+    for argument in ("clipnorm", "clipvalue", "global_clipnorm"):
+        found[f"{argument} loose"] = steps(OPTIMIZERS[name](**{argument: 1e6}))
+        found[f"{argument} tight"] = steps(OPTIMIZERS[name](**{argument: 1e-3}))
+    return found
+
+
+def moving_average(name: str) -> dict[str, Any]:
+    optimizer, own = OPTIMIZERS[name](use_ema=True, ema_momentum=0.5), variables()
+    plain, other = OPTIMIZERS[name](), variables()
+    average: list[np.ndarray] = []
+    for k in range(4):
+        optimizer.apply(gradients(k), own)
+        plain.apply(gradients(k), other)
+        new = [read(v) for v in other]
+        average = new if not average else [0.5 * a + 0.5 * b for a, b in zip(average, new, strict=True)]
+    during = [read(v) for v in own]
+    optimizer.finalize_variable_values(own)
+    return {
+        "during": during,
+        "plain": [read(v) for v in other],
+        "got": [read(v) for v in own],
+        "want": average,
+    }
+
+
+def apply_anywhere(optimizer: Any, grads: list[Any], own: list[Any]) -> None:
+    """Apply; on JAX by `stateless_apply`, since LossScaleOptimizer's own `apply` leaks tracers there."""
+    if keras.backend.backend() != "jax":
+        optimizer.apply(grads, own)
+        return
+    if not optimizer.built:
+        optimizer.build(own)
+    state = optimizer.variables
+    new = optimizer.stateless_apply([v.value for v in state], grads, [v.value for v in own])
+    for variable, value in zip([*own, *state], [*new[0], *new[1]], strict=True):
+        variable.assign(value)
+
+
+def loss_scaling(name: str) -> dict[str, Any]:
+    fixed, own = OPTIMIZERS[name](loss_scale_factor=8.0), variables()
+    for k in range(4):
+        fixed.apply([8.0 * g for g in gradients(k)], own)
+    dynamic = keras.optimizers.LossScaleOptimizer(OPTIMIZERS[name](), initial_scale=4.0)
+    scaled = variables()
+    for k in range(4):
+        scale = float(read(dynamic.scale_loss(ops.ones(()))))
+        apply_anywhere(dynamic, [scale * g * np.nan for g in gradients(k)], scaled)  # skipped, and the scale halved
+        scale = float(read(dynamic.scale_loss(ops.ones(()))))
+        apply_anywhere(dynamic, [scale * g for g in gradients(k)], scaled)
+    return {
+        "fixed": [read(v) for v in own],
+        "dynamic": [read(v) for v in scaled],
+        "want": steps(OPTIMIZERS[name]()),
+        "iterations": int(read(dynamic.iterations)),
+    }
+
+
+def constraint(name: str) -> float:
+    """Return the smallest weight under a constraint that forbids negative ones."""
+    layer = keras.layers.Dense(3, kernel_constraint="non_neg")
+    layer.build((None, 4))
+    steps(OPTIMIZERS[name](), own=layer.trainable_variables)
+    return float(read(layer.kernel).min())
+
+
+def excluded_from_decay(name: str) -> dict[str, Any]:
+    optimizer = OPTIMIZERS[name](weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return {
+        "got": steps(optimizer),
+        "decayed": steps(OPTIMIZERS[name](weight_decay=0.5)),
+        "plain": steps(OPTIMIZERS[name]()),
+    }
+
+
+def overwritten(name: str) -> dict[str, Any]:
+    own = [*variables(), keras.Variable(np.ones(2, "float32"), name="scale")]
+    own[-1].overwrite_with_gradient = True
+    optimizer = OPTIMIZERS[name]()
+    for k in range(4):
+        optimizer.apply([*gradients(k), ops.convert_to_tensor(np.full(2, k + 5.0, "float32"))], own)
+    return {"got": [read(v) for v in own[:2]], "want": steps(OPTIMIZERS[name]()), "scale": read(own[2])}
+
+
+def embedding(name: str) -> dict[str, Any]:
+    """Make steps with the gradients of an embedding, which uses 2 of 5 rows, one of them twice."""
+    table = keras.Variable(np.random.default_rng(2).standard_normal((5, 2)), dtype="float32", name="table")
+    start, rows, values = read(table), [0, 3, 0], np.asarray([[1, 2], [3, 4], [5, 6]], "float32")
+    dense = np.zeros((5, 2), "float32")
+    np.add.at(dense, rows, values)
+    gradient: Any = dense
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gradient = tf.IndexedSlices(tf.constant(values), tf.constant(rows), tf.constant([5, 2]))
+    else:
+        gradient = ops.convert_to_tensor(dense)
+    other = keras.Variable(start, name="other")
+    sparse_optimizer, dense_optimizer = OPTIMIZERS[name](), OPTIMIZERS[name]()
+    for _ in range(3):
+        sparse_optimizer.apply([gradient], [table])
+        dense_optimizer.apply([ops.convert_to_tensor(dense)], [other])
+    tokens = np.asarray([[0, 3], [3, 0]] * 4)
+    model: Any = keras.Sequential(
+        [keras.Input((2,), dtype="int32"), keras.layers.Embedding(5, 2), keras.layers.Flatten()]
+    )
+    model.compile(optimizer=OPTIMIZERS[name](), loss="mse")
+    loss = model.evaluate(tokens, np.ones((8, 4)), verbose=0)
+    model.fit(tokens, np.ones((8, 4)), epochs=5, verbose=0)
+    return {
+        "got": [read(table)],
+        "want": [read(other)],
+        "start": [start],
+        "loss": (loss, model.evaluate(tokens, np.ones((8, 4)), verbose=0)),
+    }
+
+
+def policy(name: str, dtype_policy: str) -> dict[str, Any]:
+    """Train under a dtype policy; a float16 policy makes Keras wrap the optimizer in a LossScaleOptimizer."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype_policy)
+    try:
+        model = linear_model(OPTIMIZERS[name]())
+        start = float(model.evaluate(X, Y, verbose=0))
+        fit(model, 10)
+        inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        return {
+            "loss": (start, float(model.evaluate(X, Y, verbose=0))),
+            "variables": {keras.backend.standardize_dtype(v.dtype) for v in model.trainable_variables},
+            "velocities": {keras.backend.standardize_dtype(v.dtype) for v in inner._slots["velocity"]},
+            "optimizer": type(model.optimizer).__name__,
+        }
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def several_optimizers(name: str) -> dict[str, Any]:
+    """Return what two of ours make of one variable each, next to what each makes alone."""
+    slow, fast = OPTIMIZERS[name](learning_rate=0.01), OPTIMIZERS[name](learning_rate=0.1)
+    both = keras.optimizers.MultiOptimizer(lambda variable: fast if "bias" in variable.path else slow)
+    (kernel, _), (_, bias) = (steps(OPTIMIZERS[name](learning_rate=rate)) for rate in (0.01, 0.1))
+    return {"got": steps(both), "want": [kernel, bias]}
+
+
+def data_parallel(name: str) -> dict[str, Any]:
+    """Fit on 8 forced devices and on one; JAX only."""
+    weights = []
+    for distribution in (None, keras.distribution.DataParallel(devices=keras.distribution.list_devices())):
+        with distribution.scope() if distribution else contextlib.nullcontext():
+            model = linear_model(OPTIMIZERS[name]())
+            fit(model)
+            weights.append(model.get_weights())
+            spread = {len(v.value.sharding.device_set) for v in model.optimizer._slots["velocity"]}
+    return {"got": weights[1], "want": weights[0], "spread": spread}
+
+
+def velocity_that_forgets() -> dict[str, Any]:
+    """Make steps with alpha * lr near 1 and a beta that nothing cancels with, next to float64 steps of the core."""
+    lr, core = float(np.float32(0.1)), inna_core.INNA(alpha=10.0, beta=0.3)
+    thetas = [read(v).astype("float64") for v in variables()]
+    states = [core.init(theta) for theta in thetas]
+    for k in range(4):
+        for i, g in enumerate(gradients(k)):
+            delta, states[i] = core.update(read(g).astype("float64"), states[i], thetas[i], lr)
+            thetas[i] = thetas[i] + delta
+    return {"got": steps(inna_keras.INNA(learning_rate=0.1, alpha=10.0, beta=0.3)), "want": thetas}
+
+
+def rounding(dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `rounding_to` and a cast make of numbers that are hard to round, without XLA."""
+    from inna_keras._shell import rounding_to
+
+    every = np.arange(2**16, dtype="uint16")
+    near = (
+        every.view("float16").astype("float32")
+        if dtype == "float16"
+        else (every.astype("uint32") << 16).view("float32")
+    )
+    with np.errstate(all="ignore"):
+        beside = [np.nextafter(near, np.float32(x)) for x in (-np.inf, np.inf)]
+        halfway = (near[:-1] / 2 + near[1:] / 2).astype("float32")
+    nans = np.asarray([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0x7FC00000], "uint32").view("float32")
+    x = np.concatenate([near, *beside, halfway, nans, np.float32([65519.996, 65520, 7e4, -7e4, 1e-8, np.inf, -np.inf])])
+    variable = keras.Variable(np.zeros(1), dtype=dtype)
+    tensor = ops.convert_to_tensor(x, dtype="float32")
+    wanted = ops.cast(ops.cast(tensor, dtype), "float32")
+    return ops.convert_to_numpy(rounding_to(variable)(tensor)), ops.convert_to_numpy(wanted)

@@ -1,0 +1,210 @@
+"""What Keras offers around an optimizer, with ours, on each backend, in a process of its own."""
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.worker import Worker
+
+if importlib.util.find_spec("keras") is None:
+    pytest.skip("Keras is not installed", allow_module_level=True)
+
+BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+"""By backend: the package that it needs."""
+
+ROUNDING = 1e-5
+"""A few float32 steps in another order of operations; a wrong step is off by 1e-2 here."""
+
+
+def skip_without(backend: str) -> None:
+    if importlib.util.find_spec(BACKENDS[backend]) is None:
+        pytest.skip(f"{BACKENDS[backend]} is not installed")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    skip_without(request.param)
+    return request.param
+
+
+@pytest.fixture
+def call(backend: str, workers: Any) -> Any:
+    worker: Worker = workers({"KERAS_BACKEND": backend})
+    return lambda function, *arguments: worker.call(f"conformance_tests.keras_checks:{function}", *arguments)
+
+
+each_optimizer = pytest.mark.parametrize("name", ["INNA", "INNAprop"])
+
+
+def difference(got: list[np.ndarray], want: list[np.ndarray]) -> float:
+    assert [x.shape for x in got] == [x.shape for x in want]
+    return max(
+        float(np.max(np.abs(x - y))) / max(1.0, float(np.max(np.abs(y)))) for x, y in zip(got, want, strict=True)
+    )
+
+
+@each_optimizer
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_fit_makes_the_steps_of_a_loop(name: str, jit: bool, backend: str, call: Any) -> None:
+    if jit and backend == "torch":
+        pytest.skip("Keras on torch hands jit_compile to torch.compile, which needs a C++ compiler and minutes")
+    found = call("fit_equals_a_loop", name, jit)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert found["after"] < 0.9 * found["before"]
+
+
+@each_optimizer
+def test_stateless_apply(name: str, backend: str, call: Any) -> None:
+    if backend == "tensorflow":
+        pytest.skip("Keras offers no stateless_apply on TensorFlow")
+    found = call("stateless", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert difference(found["untouched"], found["start"]) == 0.0
+
+
+@each_optimizer
+def test_configs_make_the_same_optimizer(name: str, call: Any) -> None:
+    found = call("config_round_trip", name)
+    assert found["same"]
+    assert found["from_config"]
+    assert found["registered"] == f"inna>{name}"
+    assert found["by_string"] == name
+    assert difference(found["got"], found["want"]) == 0.0
+
+
+@each_optimizer
+@pytest.mark.parametrize("loader", BACKENDS)
+def test_a_saved_model_goes_on_under_any_backend(
+    name: str, loader: str, call: Any, workers: Any, tmp_path: Any
+) -> None:
+    skip_without(loader)
+    path = str(tmp_path / "model.keras")
+    want = call("save_model", name, path)
+    got = workers({"KERAS_BACKEND": loader}).call("conformance_tests.keras_checks:load_model", path)
+    assert difference(got, want) <= ROUNDING
+
+
+@each_optimizer
+def test_weights_files_hold_the_state(name: str, call: Any, tmp_path: Any) -> None:
+    found = call("weights_round_trip", name, str(tmp_path / "model.weights.h5"))
+    assert difference(found["got"], found["want"]) == 0.0
+    assert any(np.any(x != 0) for x in found["want"])
+
+
+SAME_STEPS = ("accumulation", "callable_rate")
+
+
+@each_optimizer
+@pytest.mark.parametrize("check", SAME_STEPS)
+def test_same_steps(name: str, check: str, call: Any) -> None:
+    found = call(check, name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+@each_optimizer
+def test_the_learning_rate_can_be_set_to_valid_numbers(name: str, call: Any) -> None:
+    found = call("set_rate", name)
+    assert [message.split(" (")[0] for message in found["messages"]] == [
+        "Invalid learning_rate: -0.1",
+        "Invalid learning_rate: nan",
+        "Invalid learning_rate: '0.1'",
+    ]
+    assert difference(found["got"], found["want"]) == 0.0
+
+
+@each_optimizer
+def test_clipping(name: str, call: Any) -> None:
+    found = call("clipping", name)
+    for argument in ("clipnorm", "clipvalue", "global_clipnorm"):
+        assert difference(found[f"{argument} loose"], found["want"]) <= ROUNDING
+        assert difference(found[f"{argument} tight"], found["want"]) > 1e-3
+
+
+@each_optimizer
+def test_moving_average(name: str, call: Any) -> None:
+    found = call("moving_average", name)
+    assert difference(found["during"], found["plain"]) == 0.0
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert difference(found["got"], found["plain"]) > 1e-3
+
+
+@each_optimizer
+def test_loss_scaling(name: str, call: Any) -> None:
+    found = call("loss_scaling", name)
+    assert difference(found["fixed"], found["want"]) <= ROUNDING
+    assert difference(found["dynamic"], found["want"]) <= ROUNDING
+    assert found["iterations"] == 4  # of 8 calls, half had gradients that are not finite
+
+
+@each_optimizer
+def test_constraints_hold(name: str, call: Any) -> None:
+    assert call("constraint", name) >= 0.0
+
+
+@each_optimizer
+def test_variables_can_be_excluded_from_decay(name: str, call: Any) -> None:
+    found = call("excluded_from_decay", name)
+    (kernel, bias), (decayed, decayed_bias), (_, plain_bias) = found["got"], found["decayed"], found["plain"]
+    assert difference([kernel, bias], [decayed, plain_bias]) <= ROUNDING
+    assert difference([bias], [decayed_bias]) > 1e-3
+
+
+@each_optimizer
+def test_variables_that_gradients_overwrite(name: str, call: Any) -> None:
+    found = call("overwritten", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert np.array_equal(found["scale"], [8.0, 8.0])
+
+
+@each_optimizer
+def test_embeddings(name: str, call: Any) -> None:
+    found = call("embedding", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert np.array_equal(found["got"][0][[1, 2, 4]], found["start"][0][[1, 2, 4]])
+    assert not np.array_equal(found["got"][0], found["start"][0])
+    assert found["loss"][1] < found["loss"][0]
+
+
+POLICIES = {
+    "mixed_bfloat16": ("float32", "float32"),
+    "mixed_float16": ("float32", "float32"),
+    "bfloat16": ("bfloat16", "float32"),
+}
+"""By policy: dtypes of the variables and of the state."""
+
+
+@each_optimizer
+@pytest.mark.parametrize("dtype_policy", POLICIES)
+def test_dtype_policies(name: str, dtype_policy: str, call: Any) -> None:
+    found = call("policy", name, dtype_policy)
+    stored, state = POLICIES[dtype_policy]
+    assert (found["variables"], found["velocities"]) == ({stored}, {state})
+    assert found["loss"][1] < 0.5 * found["loss"][0]
+    assert (found["optimizer"] == "LossScaleOptimizer") == (dtype_policy == "mixed_float16")
+
+
+@each_optimizer
+def test_data_parallel_on_eight_devices(name: str, workers: Any) -> None:
+    skip_without("jax")
+    env = {
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+    }
+    found = workers(env).call("conformance_tests.keras_checks:data_parallel", name)
+    assert found["spread"] == {8}
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+@each_optimizer
+def test_multi_optimizer(name: str, call: Any) -> None:
+    found = call("several_optimizers", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+def test_a_velocity_that_forgets(call: Any) -> None:
+    """A kernel that divides by 1 - alpha lr fails here."""
+    found = call("velocity_that_forgets")
+    assert difference(found["got"], found["want"]) <= ROUNDING
