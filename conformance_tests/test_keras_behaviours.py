@@ -208,3 +208,10 @@ def test_a_velocity_that_forgets(call: Any) -> None:
     """A kernel that divides by 1 - alpha lr fails here."""
     found = call("velocity_that_forgets")
     assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_on_the_bits_is_what_a_cast_does(dtype: str, call: Any) -> None:
+    """For every narrow number, its neighbours in float32, the points halfway, infinities and NaNs."""
+    got, want = call("rounding", dtype)
+    assert np.array_equal(got, want, equal_nan=True)

@@ -30,7 +30,8 @@ At r = 0 the velocity forgets v, from which theta' cannot then be made.
 
 Two things limit the accuracy, and `nesterov_step` returns None beyond them. The kernel makes theta' from v', so the
 rounding of c g reaches theta multiplied by gamma / |r|: that, and L, may be at most `WORST` times gamma beta, which the
-gradient is multiplied with anyway. And it is told d, not 1 - d, in double precision: c s' must be so large that what is
+gradient is multiplied with anyway. And it is told d, not 1 - d, in double (on CUDA, single) precision: c s' must be so
+large that what is
 lost when 1 - d is taken is within the rounding of the arrays' dtype.
 
 Reference for the kernel's form: I. Sutskever, J. Martens, G. Dahl, G. Hinton. On the importance of initialization and
@@ -67,7 +68,7 @@ class NesterovStep:
 
 
 def nesterov_step(
-    lr: float, *, alpha: float, beta: float, eps: float, unit: float | None = None
+    lr: float, *, alpha: float, beta: float, eps: float, unit: float | None = None, told: float = 2.0**-53
 ) -> NesterovStep | None:
     """Return the kernel's arguments for one step of INNA, or None where it cannot make the step accurately.
 
@@ -77,6 +78,7 @@ def nesterov_step(
         beta: Newtonian damping, > 0.
         eps: distance from 1 to the next number of the arrays' dtype.
         unit: s > 0, in which the buffer holds the velocity now; None for units that a constant lr keeps, ``start``.
+        told: relative rounding of the numbers that the kernel is given: double precision by default.
 
     Returns:
         The arguments, or None.
@@ -102,7 +104,7 @@ def nesterov_step(
     else:
         s = 1 / size if unit is None else unit
         e, s_next, lr_kernel = -math.copysign(1.0, r * gap), math.sqrt(s / size), -gamma * abs(gap / r)
-    if c != 0.0 and abs(c) * s_next * eps < 2.0**-53:
+    if c != 0.0 and abs(c) * s_next * eps < told:
         return None
     return NesterovStep(
         momentum=r * s_next / s,

@@ -91,7 +91,8 @@ def fits_fused_kernel(thetas: Tensors, grads: Tensors, velocities: Tensors, lr: 
         and thetas[0].device.type in ("cpu", "cuda")
         and lr >= 1e-6
         and all(
-            p.is_contiguous() and g.is_contiguous() and v.is_contiguous()
+            # CUDA's kernel compares strides, even along axes of length 0 and 1
+            p.is_contiguous() and p.stride() == g.stride() == v.stride()
             for p, g, v in zip(thetas, grads, velocities, strict=True)
         )
     )

@@ -190,12 +190,17 @@ class Elementwise(Optimizer):
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
-        # torch casts state to the dtype of the parameter; ours is wider where the parameter is narrow.
+        # torch casts state to the dtype of the parameter; ours is wider where the parameter is narrow. And for fused
+        # groups it moves the count to the device, where powers of sigma round differently.
         saved = chain.from_iterable(group["params"] for group in final["param_groups"])
-        own = chain.from_iterable(group["params"] for group in self.param_groups)
-        for index, p in zip(saved, own, strict=True):
+        own = ((p, group["capturable"]) for group in self.param_groups for p in group["params"])
+        for index, (p, capturable) in zip(saved, own, strict=True):
             for name, value in final["state"].get(index, {}).items():
-                if name in self._fields and name != "step" and compute_dtype(p) != p.dtype:
+                if name == "step":
+                    self.state[p][name] = value.to(
+                        device=p.device if capturable else "cpu", dtype=torch.float32, copy=True
+                    )
+                elif name in self._fields and compute_dtype(p) != p.dtype:
                     self.state[p][name] = value.to(device=p.device, dtype=compute_dtype(p), copy=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -329,7 +334,7 @@ class Elementwise(Optimizer):
                 if fits and self.kernel == "adamw":
                     takes = "adamw"
                 elif fits:
-                    key = leaf.p.dtype, getattr(self.state.get(leaf.owner), "unit", None)
+                    key = leaf.p.dtype, getattr(self.state.get(leaf.owner), "unit", None), leaf.p.device.type
                     if key not in calls:
                         calls[key] = self._kernel_call(scalars, *key)
                     takes = calls[key] or takes
@@ -366,10 +371,15 @@ class Elementwise(Optimizer):
         # the kernels walk through memory and never look at strides
         return all(flattens(x, leaf.p) and x.dtype == leaf.p.dtype for x in (leaf.p, *arrays))
 
-    def _kernel_call(self, scalars: Scalars, dtype: torch.dtype, unit: float | None) -> NesterovStep | None:
+    def _kernel_call(
+        self, scalars: Scalars, dtype: torch.dtype, unit: float | None, device: str
+    ) -> NesterovStep | None:
         algorithm: Any = scalars.algorithm
         eps = torch.finfo(dtype).eps
-        return nesterov_step(scalars.lr, alpha=algorithm.alpha, beta=algorithm.beta, eps=eps, unit=unit)
+        told = 2.0**-24 if device != "cpu" and dtype == torch.float32 else 2.0**-53
+        call = nesterov_step(scalars.lr, alpha=algorithm.alpha, beta=algorithm.beta, eps=eps, unit=unit, told=told)
+        # on accelerators the kernel demands a positive momentum, so no alpha * lr of 1 or more
+        return call if call is None or device == "cpu" or call.momentum > 0 else None
 
     def _say_once(self, takes: str) -> None:
         said: set[str] = self.__dict__.setdefault("_said", set())
@@ -390,10 +400,9 @@ class Elementwise(Optimizer):
         if scalars.weight_decay:
             # Decoupled decay; the kernel's own acts through the gradient, and so on the velocity.
             TORCH._foreach_mul_(params, 1 - scalars.lr * scalars.weight_decay)
+        buffers = [local(state.buffer(call.start)) for state in states]
         TORCH._fused_sgd_(
-            params,
-            [leaf.grad for leaf in leaves],
-            [local(state.buffer(call.start)) for state in states],
+            *([alike(x) for x in xs] for xs in (params, [leaf.grad for leaf in leaves], buffers)),
             weight_decay=0.0,
             momentum=call.momentum,
             lr=call.lr,
@@ -463,7 +472,7 @@ class Elementwise(Optimizer):
             for theta, grad, *fields_ in pieces:
                 state: dict[str, Any] = dict(zip(names, map(Vector.of, fields_), strict=True))
                 if counts:
-                    state["step"] = torch.tensor(k, dtype=torch.float64)
+                    state["step"] = torch.tensor(k, dtype=theta[0].dtype)
                 g = Vector.of(grad)
                 delta, next_state = update_with_decay(
                     scalars.algorithm,
@@ -556,6 +565,14 @@ class Elementwise(Optimizer):
         elif "compensation" not in stored:
             stored["compensation"] = torch.zeros_like(p, requires_grad=False)
         return stored
+
+
+def alike(x: Tensor) -> Tensor:
+    """Return a tensor, or a view of it, whose strides follow from its shape.
+
+    Along axes of length 0 and 1 strides mean nothing and may be anything, but CUDA's kernel compares them.
+    """
+    return x.view(-1) if (0 in x.shape or 1 in x.shape) and x.is_contiguous() else x
 
 
 def check_parameter(p: Any) -> None:
