@@ -13,16 +13,16 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = os.environ.get("INNA_CONSTRAINTS", str(ROOT / "conformance_tests" / "constraints.txt"))
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 
-# extras and dependency groups that make a host, the import names that must then be there, and which tests concern it:
-# `conformance` runs them all together
+# extras and dependency groups that make a host, the import names that must then be there, and which tests concern it
 HOSTS: dict[str, tuple[list[str], list[str], list[str], str]] = {
     "numpy": (["numpy"], [], ["numpy", "array_api_strict"], ""),
-    "torch": (["torch"], [], ["torch"], "torch"),
+    "torch": (["torch"], [], ["torch"], "torch and not keras and not compiled"),
     "optax": (["optax"], [], ["jax", "optax"], "optax or jax"),
     "keras-tensorflow": (["keras"], ["tensorflow"], ["keras", "tensorflow"], "tensorflow"),
     "keras-jax": (["keras", "optax"], [], ["keras", "jax"], "keras and jax"),
     "keras-torch": (["keras", "torch"], [], ["keras", "torch"], "keras and torch"),
 }
+BASICS = "contracts or core or imports or docstrings or readme or (lockstep and default)"
 ALL = (["numpy", "torch", "optax", "keras"], ["tensorflow"], ["torch", "jax", "optax", "keras", "tensorflow"])
 if shutil.which("nvidia-smi"):
     HOSTS["cupy"] = (["cupy"], [], ["cupy"], "cupy")
@@ -54,10 +54,10 @@ def quickstart(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("host", list(HOSTS), ids=list(HOSTS))
 def tests(session: nox.Session, host: str) -> None:
-    """Run the suite in an environment that holds one host."""
+    """Show that a host works in an environment of its own; `conformance` runs everything, with all of them together."""
     extras, groups, required, select = HOSTS[host]
     install(session, extras, [*groups, "test"])
-    run_suite(session, required, "-k", select)
+    run_suite(session, required, "-k", f"({select}) and ({BASICS})" if select else BASICS)
 
 
 @nox.session
@@ -102,4 +102,22 @@ def wheel(session: nox.Session) -> None:
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, away)
     session.chdir(away)
-    session.run("python", "-m", "pytest", "-o", "pythonpath=.", "-n", "auto", "--require=torch", *session.posargs)
+    select = ("-k", f"(numpy or torch) and ({BASICS})")
+    command = ("python", "-m", "pytest", "-o", "pythonpath=.", "-n", "auto", "--require=torch")
+    session.run(*command, *select, *session.posargs)
+
+
+@nox.session(default=False)
+def integrations(session: nox.Session) -> None:
+    """Train small models through Lightning, the Hugging Face Trainer and Accelerate; with JAX, through its libraries."""
+    install(session, ["numpy", "torch", "optax"], ["test", "integrations"])
+    packages = ("lightning", "transformers", "accelerate", "flax", "equinox", "haiku", "orbax")
+    run_suite(session, list(packages), "-k", "integrations or frameworks")
+
+
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Break one thing at a time and expect the suite to notice; takes a while."""
+    extras, groups, _ = ALL
+    install(session, extras, [*groups, "test", "quickstart"])
+    session.run("python", "-m", "conformance_tests.mutants", *session.posargs)

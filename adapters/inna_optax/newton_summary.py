@@ -48,12 +48,12 @@ def summary(
     Reference: Wolinski, arXiv 2312.03885, section 3.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp, numpy as np
         >>> from inna_core import newton_step_sizes
         >>> loss = lambda p: jnp.sum((p["w"] - 1.0) ** 2) + p["b"] ** 2
         >>> params = {"w": jnp.zeros(3), "b": jnp.asarray(2.0)}
         >>> along = summary(loss, params, jax.grad(loss)(params))
-        >>> newton_step_sizes(*along, damping=1.0).eta.tolist()
+        >>> newton_step_sizes(*map(np.asarray, along), damping=1.0).eta.tolist()
         [0.5, 0.5]
     """
     if order not in (2, 3):
@@ -213,10 +213,12 @@ def newton_summary(
         >>> loss = lambda p: jnp.sum((p["w"] - 1.0) ** 2)
         >>> optimizer, params = newton_summary(inna_core.INNA()), {"w": jnp.zeros(3)}
         >>> state = optimizer.init(params)
+        >>> @jax.jit
+        ... def step(params, state):
+        ...     updates, state = optimizer.update(jax.grad(loss)(params), state, params, value_fn=loss)
+        ...     return optax.apply_updates(params, updates), state
         >>> for _ in range(50):
-        ...     grads = jax.grad(loss)(params)
-        ...     updates, state = optimizer.update(grads, state, params, value_fn=loss)
-        ...     params = optax.apply_updates(params, updates)
+        ...     params, state = step(params, state)
         >>> bool(loss(params) < 1e-2)
         True
     """

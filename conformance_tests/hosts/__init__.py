@@ -123,7 +123,8 @@ HOSTS: tuple[Host, ...] = (
     torch_host("torch-fused", fused=True),
     # Dynamo wraps what is raised while it traces, so that a refused lr is no ValueError there. No float64: compiled by
     # torch 2.13, updates of 0-d float64 tensors in host memory get lost, those of torch's own SGD too.
-    replace(torch_host("torch-compiled", compiled=True), reads_lr="start", dtypes=("float32", *LOW)),
+    # One dtype, since each case costs seconds to compile.
+    replace(torch_host("torch-compiled", compiled=True), reads_lr="start", dtypes=("float32",), state_dtypes={}),
     torch_host("torch-cuda", device="cuda"),
     torch_host("torch-cuda-single", device="cuda", foreach=False),
     torch_host("torch-cuda-foreach", device="cuda", foreach=True),
