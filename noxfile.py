@@ -28,7 +28,7 @@ if shutil.which("nvidia-smi"):
     HOSTS["cupy"] = (["cupy"], [], ["cupy"], "cupy")
 
 nox.options.default_venv_backend = "virtualenv"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "wheel", "quickstart"]
+nox.options.sessions = ["lint", "types", "wheel", "quickstart", "tests", "conformance"]
 nox.options.error_on_missing_interpreters = True
 
 
@@ -109,7 +109,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def integrations(session: nox.Session) -> None:
-    """Train small models through Lightning, the Hugging Face Trainer and Accelerate; with JAX, through its libraries."""
+    """Train small models through Lightning, Trainer, Accelerate and the libraries around JAX."""
     install(session, ["numpy", "torch", "optax"], ["test", "integrations"])
     packages = ("lightning", "transformers", "accelerate", "flax", "equinox", "haiku", "orbax")
     run_suite(session, list(packages), "-k", "integrations or frameworks")
