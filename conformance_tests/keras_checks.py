@@ -337,7 +337,7 @@ def velocity_that_forgets() -> dict[str, Any]:
     return {"got": steps(inna_keras.INNA(learning_rate=0.1, alpha=10.0, beta=0.3)), "want": thetas}
 
 
-def rounding(dtype: str) -> tuple[np.ndarray, np.ndarray]:
+def rounding(dtype: str) -> tuple[Any, Any]:
     """Return what `rounding_to` and a cast make of numbers that are hard to round, without XLA."""
     from inna_keras._shell import rounding_to
 
@@ -351,7 +351,9 @@ def rounding(dtype: str) -> tuple[np.ndarray, np.ndarray]:
         beside = [np.nextafter(near, np.float32(x)) for x in (-np.inf, np.inf)]
         halfway = (near[:-1] / 2 + near[1:] / 2).astype("float32")
     nans = np.asarray([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0x7FC00000], "uint32").view("float32")
-    x = np.concatenate([near, *beside, halfway, nans, np.float32([65519.996, 65520, 7e4, -7e4, 1e-8, np.inf, -np.inf])])
+    x = np.concatenate(
+        [near, *beside, halfway, nans, np.asarray([65519.996, 65520, 7e4, -7e4, 1e-8, np.inf, -np.inf], "float32")]
+    )
     variable = keras.Variable(np.zeros(1), dtype=dtype)
     tensor = ops.convert_to_tensor(x, dtype="float32")
     wanted = ops.cast(ops.cast(tensor, dtype), "float32")

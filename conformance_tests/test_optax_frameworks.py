@@ -62,7 +62,7 @@ def test_flax_nnx_optimizer(name: str) -> None:
 @each_transform
 def test_flax_linen_train_state(name: str) -> None:
     linen = pytest.importorskip("flax.linen", reason="Flax is not installed")
-    from flax.training.train_state import TrainState
+    from flax.training.train_state import TrainState  # pyright: ignore[reportMissingImports]
 
     model = linen.Dense(1, kernel_init=linen.initializers.zeros)
     state = TrainState.create(apply_fn=model.apply, params=model.init(jax.random.key(0), jnp.asarray(X)), tx=make(name))

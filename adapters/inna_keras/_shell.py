@@ -261,9 +261,10 @@ def rounding_to(variable: Any) -> Callable[[Any], Any]:
         y: Any = ops.view(bits, "float32")
         if half:
             size: Any = ops.abs(x)
+            sign: Any = ops.sign(x)
             # below float16's normal numbers the spacing stays 2^-24, which float32 numbers near 3/4 have
             y = ops.where(ops.less(size, 2.0**-14), (x + 0.75) - 0.75, y)
-            y = ops.where(ops.greater_equal(size, 65520.0), ops.sign(x) * math.inf, y)
+            y = ops.where(ops.greater_equal(size, 65520.0), sign * math.inf, y)
         return ops.where(ops.isnan(x), x, y)  # the addition may carry a NaN's bits into the sign
 
     return rounded
