@@ -107,7 +107,10 @@ DAMPING = (
     *out_of_range("lr", -0.1),
     *out_of_range("alpha", -1e-9),
     *out_of_range("beta", 0.0, -0.1),
+    *out_of_range("weight_decay", -0.1),
     *(refusal for name in ("lr", "alpha", "beta") for refusal in wrong_type(name)),
+    # None is how Keras says no decay
+    *(refusal for refusal in wrong_type("weight_decay") if refusal.value is not None),
 )
 
 REFUSALS: dict[str, tuple[Refusal, ...]] = {

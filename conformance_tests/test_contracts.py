@@ -138,9 +138,9 @@ REFUSED = [
 def test_invalid_hyperparameters_are_refused_by_name(host: Host, case: Case, refusal: Refusal, open_run: Any) -> None:
     skip_if_missing(host)
     dtype = host.dtypes[0]
-    good = {**case.hyper, "lr": case.lrs[0]}
-    bad = {**good, refusal.argument: refusal.value}
-    setup = Setup(case.algorithm, {k: v for k, v in bad.items() if k != "lr"}, (bad["lr"],), dtype)
+    bad = {**case.hyper, "lr": case.lrs[0], "weight_decay": 0.0, refusal.argument: refusal.value}
+    lr, decay = bad.pop("lr"), bad.pop("weight_decay")
+    setup = Setup(case.algorithm, bad, (lr,), dtype, decay)
     name = host.lr_name if refusal.argument == "lr" else refusal.argument
     with pytest.raises(refusal.error) as caught:
         # the core takes lr with the step, the other hosts with the optimizer
