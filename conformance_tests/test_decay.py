@@ -1,5 +1,6 @@
 """Decoupled weight decay is exactly decay, on every host and in every dtype."""
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -46,3 +47,40 @@ def test_zero_gradients_leave_pure_decay(host: Host, case: Case, dtype: str, ope
         before = after
     total = random_arrays(0, SHAPES, dtype)[0] * (1 - LR * DECAY) ** N_STEPS
     assert np.all(np.abs(after.params[0] - total) <= N_STEPS * ulp(total, dtype))
+
+
+MASKS = {
+    "tree": {"w": {"kernel": True, "bias": False}, "b": False},
+    "prefix": {"w": True, "b": False},
+    "callable": lambda params: {"w": {"kernel": True, "bias": True}, "b": False},
+    "arrays": {"w": {"kernel": np.asarray(True), "bias": np.asarray(False)}, "b": np.asarray(False)},
+}
+DECAYED = {"tree": {"kernel"}, "prefix": {"kernel", "bias"}, "callable": {"kernel", "bias"}, "arrays": {"kernel"}}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("name", ["inna", "innaprop"])
+def test_optax_masks_spare_leaves(name: str, mask: str) -> None:
+    optax: Any = pytest.importorskip("optax", reason="optax is not installed")
+    inna_optax = importlib.import_module("inna_optax")
+    params = {"w": {"kernel": np.ones(3), "bias": np.ones(2)}, "b": np.ones(1)}
+    zeros = {"w": {"kernel": np.zeros(3), "bias": np.zeros(2)}, "b": np.zeros(1)}
+    optimizer = getattr(inna_optax, name)(LR, weight_decay=DECAY, mask=MASKS[mask])
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    new = optax.apply_updates(params, updates)
+    for leaf, value in {**new["w"], "b": new["b"]}.items():
+        want = 1 - LR * DECAY if leaf in DECAYED[mask] else 1.0
+        assert np.allclose(value, want, rtol=1e-7, atol=0), leaf
+
+
+@pytest.mark.parametrize("name", ["INNA", "INNAprop"])
+def test_torch_groups_spare_parameters(name: str) -> None:
+    torch: Any = pytest.importorskip("torch", reason="torch is not installed")
+    inna_torch = importlib.import_module("inna_torch")
+    kernel, bias = (torch.nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
+    groups = [{"params": [kernel]}, {"params": [bias], "weight_decay": 0.0}]
+    optimizer = getattr(inna_torch, name)(groups, lr=LR, weight_decay=DECAY)
+    kernel.grad, bias.grad = torch.zeros_like(kernel), torch.zeros_like(bias)
+    optimizer.step()
+    assert torch.equal(bias, torch.ones_like(bias))
+    assert np.allclose(kernel.detach().numpy(), 1 - LR * DECAY, rtol=1e-15, atol=0)
