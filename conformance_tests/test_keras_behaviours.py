@@ -49,7 +49,7 @@ def difference(got: list[np.ndarray], want: list[np.ndarray]) -> float:
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 def test_fit_makes_the_steps_of_a_loop(name: str, jit: bool, backend: str, call: Any) -> None:
     if jit and backend == "torch":
-        pytest.skip("Keras on torch hands jit_compile to torch.compile, which needs a C++ compiler and minutes")
+        pytest.skip("Keras on torch hands jit_compile to torch.compile, which has not been tried")
     found = call("fit_equals_a_loop", name, jit)
     assert difference(found["got"], found["want"]) <= ROUNDING
     assert found["after"] < 0.9 * found["before"]
