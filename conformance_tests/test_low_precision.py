@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import inna_core
-from conformance_tests.cases import Setup, representable
+from conformance_tests.cases import EPS, Setup, representable
 from conformance_tests.conftest import skip_if_missing
 from conformance_tests.hosts import HOSTS, Host
 
@@ -14,6 +14,7 @@ HYPER, LR, N_STEPS, SIZE = {"alpha": 0.5, "beta": 0.1}, 0.01, 2000, 256
 
 DTYPE = "bfloat16"
 ROWS = [pytest.param(host, id=host.name) for host in HOSTS if DTYPE in host.state_dtypes]
+SAME_STEPS, SAME_SIZE = 200, 2048
 
 
 def noisy_quadratic(dtype: str) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
@@ -53,3 +54,41 @@ def test_2000_steps_end_within_rounding(host: Host, problem: Any, open_run: Any)
         v = (1 - HYPER["alpha"] * LR) * v - LR * (1 - HYPER["alpha"] * HYPER["beta"]) * g
     assert error(run.read().params[0]) <= 2 * rounding
     assert error(theta) > 10 * rounding  # or the problem would show nothing
+
+
+@pytest.mark.parametrize("host", ROWS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_compensated_sum_is_the_same_on_every_host(host: Host, dtype: str, open_run: Any) -> None:
+    """Each host follows Kahan's sum with exact increments; two runs of it are one and the same, bit by bit.
+
+    Increments come from float32 arithmetic, whose last digit is each compiler's own: rarely that tips a rounding. So at
+    most one parameter in 200 may lie elsewhere, and by one spacing. What parameter and compensation hold together loses
+    at most half an eps of the compensation in a step, which is half an eps of the parameter; near zero, half a spacing
+    of float16's subnormal numbers.
+    """
+    skip_if_missing(host)
+    rng = np.random.default_rng(1)
+    start = representable(rng.standard_normal(SAME_SIZE), dtype)
+    grads = [representable(rng.standard_normal(SAME_SIZE), dtype) for _ in range(SAME_STEPS)]
+    runs = []
+    for _ in range(2):
+        run = open_run(host, Setup("INNA", HYPER, (LR,), dtype), [start])
+        for g in grads:
+            run.step([g])
+        runs.append(run.read())
+    theta, v, c, largest = start, np.zeros(SAME_SIZE), np.zeros(SAME_SIZE), np.abs(start)
+    for g in grads:
+        y = LR * (v - HYPER["beta"] * g) + c
+        v = (1 - HYPER["alpha"] * LR) * v - LR * (1 - HYPER["alpha"] * HYPER["beta"]) * g
+        before, theta = theta, representable(theta + representable(y, dtype), dtype)
+        c, largest = representable(y - (theta - before), dtype), np.maximum(largest, np.abs(theta))
+    got, again = runs
+    np.testing.assert_array_equal(got.params[0], again.params[0])
+    np.testing.assert_array_equal(got.state["compensation"][0], again.state["compensation"][0])
+    eps = EPS[dtype]
+    elsewhere = got.params[0] != theta
+    assert elsewhere.mean() <= 1 / 200
+    assert np.all(np.abs(got.params[0] - theta) <= eps * largest)
+    both = got.params[0] + got.state["compensation"][0]
+    each_step = eps * eps / 2 * largest + (2.0**-24 if dtype == "float16" else 0.0)
+    assert np.all(np.abs(both - (theta + c)) <= SAME_STEPS * each_step)

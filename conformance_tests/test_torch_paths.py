@@ -85,13 +85,13 @@ ADAMW_KERNEL: dict[str, tuple[dict[str, Any], Any, bool]] = {
     "default": ({}, torch.float32, True),
     "asked for": ({"fused": True}, torch.float32, True),
     "foreach": ({"foreach": True}, torch.float32, False),
-    "float64": ({}, torch.float64, False),
+    "float64": ({}, torch.float64, True),
     "published decay": ({"published_decay": True}, torch.float32, False),
 }
 
 
 @pytest.mark.parametrize("row", ADAMW_KERNEL)
-def test_innaprop_takes_the_adamw_kernel_in_float32(row: str) -> None:
+def test_innaprop_takes_the_adamw_kernel(row: str) -> None:
     flags, dtype, expected = ADAMW_KERNEL[row]
     params = parameters(dtype)
     optimizer = inna_torch.INNAprop(params, **flags)
@@ -243,7 +243,8 @@ def test_whoever_reads_the_state_finds_the_velocity(reader: str) -> None:
         set_gradients(plain, k)
         with counted_calls() as kernel:
             a.step()
-        assert kernel.call_count == 1
+        # one call for what has been read since, one for the rest
+        assert sum(len(call.args[0]) for call in kernel.call_args_list) == len(ours)
         b.step()
         if held is not None and before is not None:  # what was read before the step still is what it was
             assert torch.equal(held, before)

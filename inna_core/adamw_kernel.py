@@ -1,76 +1,89 @@
-"""INNAprop as two AdamW steps, which frameworks ship as one fused kernel, and one addition.
+"""INNAprop as one AdamW step and two plain gradient steps, which frameworks ship as fused kernels.
 
-With its first decay rate 0, AdamW applied to an array x with gradient g is
+With its first decay rate 0 and without weight decay, AdamW applied to an array x with gradient g is
 
-    s' = sigma s + (1 - sigma) g^2            x' = (1 - L W) x - L g / (sqrt(s' / (1 - sigma^t)) + eps)
+    s' = sigma s + (1 - sigma) g^2            x' = x - L g / (sqrt(s' / (1 - sigma^t)) + eps)
 
-whose quotient is INNAprop's q at t = k + 1. So these three passes are a step of INNAprop (`inna_core.innaprop`) with
-decoupled weight decay, where c = gamma (1 - alpha beta):
+whose quotient is INNAprop's q at t = k + 1. Started at x = v with L = beta it leaves x = v - beta q, the direction of
+theta, from which q = (v - x) / beta. So two gradient steps y' = y - L (x + W y) complete a step of INNAprop
+(`inna_core.innaprop`) with decoupled weight decay:
 
-    AdamW on theta    with L = gamma beta, W = lambda / beta         theta <- (1 - gamma lambda) theta - gamma beta q
-    theta <- theta + gamma v
-    AdamW on v        with L = c, W = alpha gamma / c                v <- (1 - alpha gamma) v - c q
+    theta' = theta + gamma (x - lambda theta)             L = -gamma                     W = -lambda
+    v'     = v + gamma ((1/beta - alpha) x - v / beta)    L = -gamma (1/beta - alpha)    W = -1 / (1 - alpha beta)
 
-The second kernel call must find s' and leave it alone. Told that sigma is `KEEP`, the number just below 1, it changes
-s' by 2^-53 g^2, which is nothing next to (1 - sigma) g^2; told the step count t' with KEEP^t' = sigma^t, it corrects
-the bias as the first did. It takes t' in float32, which is accurate enough for float32 arrays only. At c = 0 it is a
-multiplication.
+At alpha beta = 1 the last one is v' = (1 - gamma / beta) v and sees no gradient.
 
-The kernel also writes g + 0 (m - g) to its first moment m; passed g itself for m, it leaves g as it is.
+The rounding of x reaches v multiplied by gamma |1/beta - alpha|, and v itself is taken apart into (1 - gamma / beta) v
+and gamma v / beta: both factors may be at most `WORST` times |1 - alpha gamma|, which v is multiplied with anyway.
 
 Reference for the kernel's form: I. Loshchilov, F. Hutter. Decoupled weight decay regularization. ICLR 2019.
 """
 
-import math
 from dataclasses import dataclass
 
-KEEP = 1 - 2.0**-53
+WORST = 1.0
+
+
+@dataclass(frozen=True)
+class GradientStep:
+    """Arguments of a step y' = y - L (x + W y).
+
+    Attributes:
+        lr: L.
+        weight_decay: W.
+    """
+
+    lr: float
+    weight_decay: float
 
 
 @dataclass(frozen=True)
 class AdamWStep:
-    """Arguments of the kernel for one array.
+    """Arguments of the kernels for one step of INNAprop.
 
     Attributes:
-        lr: L.
-        beta2: sigma, or `KEEP`.
-        weight_decay: W.
-        step: t, or t'.
+        lr: L of the AdamW step that starts at the velocity.
+        parameter: the step of the parameter.
+        velocity: the step of the velocity; None where it does not see the gradient.
+        shrink: what the velocity is multiplied with then.
     """
 
     lr: float
-    beta2: float
-    weight_decay: float
-    step: float
+    parameter: GradientStep
+    velocity: GradientStep | None
+    shrink: float
 
 
-def adamw_steps(
-    lr: float, step: int, *, alpha: float, beta: float, sigma: float, weight_decay: float, maximize: bool = False
-) -> tuple[AdamWStep, AdamWStep | None]:
-    """Return the kernel's arguments for the parameter, and for the velocity.
+def adamw_step(
+    lr: float, *, alpha: float, beta: float, weight_decay: float, maximize: bool = False
+) -> AdamWStep | None:
+    """Return the kernels' arguments for one step of INNAprop, or None where they cannot make it accurately.
 
     Args:
         lr: step size gamma, >= 0.
-        step: k, the number of steps made before.
         alpha: viscous damping, >= 0.
         beta: Newtonian damping, > 0.
-        sigma: decay of the second moment, in [0, 1).
         weight_decay: rate lambda, >= 0.
-        maximize: whether to ascend; L and W change sign, since the kernel would change the gradient.
+        maximize: whether to ascend.
 
     Returns:
-        The two calls; None for the second where the velocity does not see the gradient.
+        The arguments, or None.
 
     Example:
-        >>> first, second = adamw_steps(0.01, 0, alpha=0.5, beta=0.1, sigma=0.9, weight_decay=0.2)
-        >>> round(first.lr, 12), round(first.weight_decay, 12), first.step
-        (0.001, 2.0, 1)
-        >>> round(second.lr, 12), round(second.lr * second.weight_decay, 12), round(second.beta2**second.step, 12)
-        (0.0095, 0.005, 0.9)
+        >>> theta, v, q = 2.0, 1.0, 0.5
+        >>> step = adamw_step(0.02, alpha=0.5, beta=0.1, weight_decay=0.2)
+        >>> x = v - step.lr * q
+        >>> round(theta - step.parameter.lr * (x + step.parameter.weight_decay * theta), 12)
+        2.011
+        >>> round(v - step.velocity.lr * (x + step.velocity.weight_decay * v), 12)
+        0.9805
     """
-    sign, t, c = -1.0 if maximize else 1.0, step + 1, lr * (1 - alpha * beta)
-    first = AdamWStep(sign * lr * beta, sigma, sign * weight_decay / beta, t)
-    if c == 0.0:
-        return first, None
-    log_sigma = math.log(sigma) if sigma > 0.0 else -math.inf
-    return first, AdamWStep(sign * c, KEEP, sign * alpha * lr / c, t * log_sigma / math.log(KEEP))
+    gamma, seen = lr, 1 - alpha * beta
+    if gamma * max(1.0, abs(seen)) > WORST * beta * abs(1 - alpha * gamma):
+        return None
+    return AdamWStep(
+        lr=-beta if maximize else beta,
+        parameter=GradientStep(-gamma, -weight_decay),
+        velocity=GradientStep(-gamma * seen / beta, -1 / seen) if seen else None,
+        shrink=1 - gamma / beta,
+    )

@@ -262,8 +262,10 @@ def rounding_to(variable: Any) -> Callable[[Any], Any]:
         if half:
             size: Any = ops.abs(x)
             sign: Any = ops.sign(x)
-            # below float16's normal numbers the spacing stays 2^-24, which float32 numbers near 3/4 have
-            y = ops.where(ops.less(size, 2.0**-14), (x + 0.75) - 0.75, y)
+            # Below float16's normal numbers the spacing stays 2^-24. Adding a constant with that spacing and taking it
+            # away again would round too, but XLA drops that as well.
+            multiple: Any = ops.round(x * 2.0**24)
+            y = ops.where(ops.less(size, 2.0**-14), multiple * 2.0**-24, y)
             y = ops.where(ops.greater_equal(size, 65520.0), sign * math.inf, y)
         return ops.where(ops.isnan(x), x, y)  # the addition may carry a NaN's bits into the sign
 

@@ -142,8 +142,9 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     info = jnp.finfo(dtype)
     y = jax.lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=info.nmant)
     if dtype == jnp.float16:
-        # reduce_precision flushes float16's subnormal numbers; float32 numbers near 3/4 have just their spacing, 2^-24
-        y = jnp.where(jnp.abs(x) < float(info.tiny), (x + 0.75) - 0.75, y)
+        # reduce_precision flushes float16's subnormal numbers, whose spacing is 2^-24. Adding a constant with that
+        # spacing and taking it away again would round too, but XLA drops that as well.
+        y = jnp.where(jnp.abs(x) < float(info.tiny), jnp.round(x * 2.0**24) * 2.0**-24, y)
     return y
 
 

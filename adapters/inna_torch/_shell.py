@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import array_api_compat.torch as xp
 import torch
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _use_grad_for_differentiable
 
 from inna_core._checks import checked_number
-from inna_core.adamw_kernel import AdamWStep, adamw_steps
+from inna_core.adamw_kernel import AdamWStep, GradientStep, adamw_step
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
@@ -24,8 +24,9 @@ from inna_torch._lists import TORCH, Namespace, Vector, blocks, flattens, update
 Tensor = torch.Tensor
 
 PLAIN = (torch.nn.Parameter, torch.Tensor)
-SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS = 2**16, 2**22, 32
-"""Elements of a block, and how many blocks there should be: a temporary is at most 1/32 of the parameters."""
+NARROW = (torch.float16, torch.bfloat16)
+SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS = 2**16, 2**22, 24
+"""Elements of a block, and how many blocks there should be: a temporary is at most 1/24 of the parameters."""
 
 FLAGS = {
     "maximize": (True, False),
@@ -39,19 +40,30 @@ FLAGS = {
 NEW_FLAGS = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A parameter that is to be updated, and what is needed for it.
 
     Attributes:
         p: the tensor to update: the parameter, or this rank's shard of it.
         grad: like it.
         owner: the parameter, which the state belongs to.
+        state: of the parameter; None before its first step.
     """
 
     p: Tensor
     grad: Tensor
     owner: Tensor
+    state: dict[str, Any] | None
+
+
+class SGDRun(NamedTuple):
+    """One call of the SGD kernel: columns of tensors, the states that hold the buffers, and the arguments."""
+
+    params: list[Tensor]
+    grads: list[Tensor]
+    buffers: list[Tensor]
+    states: list[KernelState]
+    call: NesterovStep
 
 
 @dataclass(frozen=True)
@@ -96,11 +108,13 @@ class Elementwise(Optimizer):
 
     _hyper: ClassVar[tuple[str, ...]]
     _fields: ClassVar[tuple[str, ...]]
+    _arrays: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls) -> None:
         # names once and for all: torch.compile cannot trace dataclasses.fields
-        cls._hyper = tuple(field.name for field in fields(cls.algorithm))  # type: ignore[arg-type]
+        cls._hyper = tuple(entry.name for entry in fields(cls.algorithm))  # type: ignore[arg-type]
         cls._fields = cls.algorithm.state_type._fields  # type: ignore[attr-defined]
+        cls._arrays = tuple(name for name in cls._fields if name != "step")
 
     def __init__(self, params: Any, **defaults: Any) -> None:
         self._checked_algorithm(defaults)
@@ -248,10 +262,17 @@ class Elementwise(Optimizer):
     def _eager_step(self) -> None:
         check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
         (check_capture or self._cuda_graph_capture_health_check)()  # torch's own, under its newer or older name
-        ready = [(group, self._scalars(group), list(self._leaves(group))) for group in self.param_groups]
-        if self._overflowed([leaf.grad for _, _, leaves in ready for leaf in leaves]):
+        ready = []
+        for group in self.param_groups:
+            scalars = self._scalars(group)
+            runs, others = self._going_on(group, scalars)
+            ready.append((group, scalars, runs, self._leaves(others, group)))
+        grads = [[*(run.grads for run in runs), [leaf.grad for leaf in leaves]] for _, _, runs, leaves in ready]
+        if self._overflowed(list(chain.from_iterable(chain.from_iterable(grads)))):
             return
-        for group, scalars, leaves in ready:
+        for group, scalars, runs, leaves in ready:
+            for run in runs:
+                self._run_sgd(run, group, scalars)
             for path, chosen in self._paths(group, scalars, leaves):
                 path(group, scalars, chosen)
 
@@ -269,40 +290,92 @@ class Elementwise(Optimizer):
         known = not any(isinstance(x, Tensor) for x in values.values())
         return Scalars(group["lr"], group["weight_decay"], algorithm, known)
 
-    def _leaves(self, group: dict[str, Any]) -> Iterator[Leaf]:
-        for owner in group["params"]:
+    def _going_on(self, group: dict[str, Any], scalars: Scalars) -> tuple[list[SGDRun], list[Tensor]]:
+        """Return calls of the SGD kernel for parameters whose velocity it held before, and the other parameters.
+
+        Nobody else has touched these velocities since, so a few questions are enough, some of them put to all at once:
+        a small parameter is updated in less time than it takes to look at it closely.
+        """
+        params = group["params"]
+        if self.kernel != "sgd" or not self._may_use_kernel(group, scalars):
+            return [], params
+        held: dict[float, list[tuple[Tensor, Tensor, Tensor, KernelState]]] = {}
+        others = []
+        state_of, raw, strided = self.state.get, dict.__getitem__, torch.strided
+        for p in params:
+            state, grad = state_of(p), p.grad
+            if (
+                type(state) is KernelState
+                and (unit := state.unit) is not None
+                and type(p) in PLAIN
+                and type(grad) in PLAIN
+                and grad.layout is strided
+                and grad.shape == p.shape == (buffer := raw(state, "velocity")).shape
+                and p.is_contiguous()
+                and grad.is_contiguous()
+                and buffer.is_contiguous()
+            ):
+                row = p, grad, buffer, state
+                if unit in held:
+                    held[unit].append(row)
+                else:
+                    held[unit] = [row]
+            else:
+                others.append(p)
+        runs = []
+        for unit, rows in held.items():
+            params, grads, buffers, states = map(list, zip(*rows, strict=True))
+            call = None
+            try:
+                kinds: list[Any] = list(self._group_tensors_by_device_and_dtype([params, grads, buffers]))
+            except RuntimeError:  # some gradient's dtype or device is not its parameter's
+                kinds = []
+            if len(kinds) == 1:
+                ((device, dtype),) = kinds
+                call = self._kernel_call(group, scalars, dtype, device.type, unit)
+            if isinstance(call, NesterovStep):
+                runs.append(SGDRun(params, grads, buffers, states, call))
+            else:
+                others += params
+        return runs, others
+
+    def _leaves(self, params: list[Tensor], group: dict[str, Any]) -> list[Leaf]:
+        leaves, states = [], self.state
+        for owner in params:
             grad = owner.grad
             if grad is None:
                 continue
-            if grad.layout != torch.strided:
+            if grad.layout is not torch.strided:
                 raise RuntimeError(
                     f"{type(self).__name__} does not support sparse gradients (layout {grad.layout} of grad)"
                 )
-            if type(owner) in PLAIN and type(grad) in PLAIN:
-                leaf = Leaf(owner, grad, owner)
-            else:
-                leaf = Leaf(local(owner), local(like_placed(grad, owner)), owner)
+            p = owner
+            if type(owner) not in PLAIN or type(grad) not in PLAIN:
+                p, grad = local(owner), local(like_placed(grad, owner))
+            leaf = Leaf(p, grad, owner, states.get(owner))
             self._check_leaf(leaf, group)
-            yield leaf
+            leaves.append(leaf)
+        return leaves
 
     def _check_leaf(self, leaf: Leaf, group: dict[str, Any]) -> None:
-        p, grad = leaf.p, leaf.grad
-        if grad.shape != p.shape:
-            raise ValueError(f"Invalid grad: shape {tuple(grad.shape)} (expected {tuple(p.shape)}, as the parameter)")
-        if grad.device != p.device:
-            raise ValueError(f"Invalid grad: on {grad.device} (expected {p.device}, as the parameter)")
+        p, grad, owner, state = leaf
+        shape, device = p.shape, p.device
+        if grad.shape != shape:
+            raise ValueError(f"Invalid grad: shape {tuple(grad.shape)} (expected {tuple(shape)}, as the parameter)")
+        if grad.device != device:
+            raise ValueError(f"Invalid grad: on {grad.device} (expected {device}, as the parameter)")
         if not grad.is_floating_point():
             raise TypeError(f"Invalid grad: dtype {grad.dtype} (expected a real floating-point dtype)")
         if group["capturable"] and p.device.type == "cpu" and not torch.compiler.is_compiling():
             raise RuntimeError("Invalid capturable: True (expected False for parameters on cpu)")
-        state = self.state.get(leaf.owner)
         if state:
+            shape = shape if p is owner else owner.shape
             # past KernelState, which would convert its velocity to show it
             for name, value in dict.items(state):
-                if name != "step" and (value.shape != leaf.owner.shape or value.device != p.device):
+                if name != "step" and (value.shape != shape or value.device != device):
                     raise ValueError(
                         f"Invalid state: {name} of shape {tuple(value.shape)} on {value.device} "
-                        f"(expected {tuple(leaf.owner.shape)} on {p.device}, as the parameter)"
+                        f"(expected {tuple(shape)} on {device}, as the parameter)"
                     )
 
     def _overflowed(self, grads: list[Tensor]) -> bool:
@@ -324,59 +397,67 @@ class Elementwise(Optimizer):
         if group["differentiable"] or not (automatic or foreach or fused):
             yield self._single_path, leaves
             return
+        counted = group["capturable"] and "step" in self._fields
+        lists = scalars.known and not group["kahan_sum"] and not counted
+        kernel = self._may_use_kernel(group, scalars)
         buckets: dict[Any, list[Leaf]] = {}
-        calls: dict[Any, NesterovStep | None] = {}
         for leaf in leaves:
-            takes: Any = "single"
-            if scalars.known and self._suits_lists(leaf, group):
+            p, grad, _, state = leaf
+            dtype, unit, takes = p.dtype, None, "single"
+            if lists and type(p) in PLAIN and dtype == grad.dtype and dtype not in NARROW:
                 takes = "foreach"
-                fits = (automatic or fused) and self._suits_kernel(leaf, group)
-                if fits and self.kernel == "adamw":
-                    takes = "adamw"
-                elif fits:
-                    key = leaf.p.dtype, getattr(self.state.get(leaf.owner), "unit", None), leaf.p.device.type
-                    if key not in calls:
-                        calls[key] = self._kernel_call(scalars, *key)
-                    takes = calls[key] or takes
-            buckets.setdefault((takes, leaf.p.device, leaf.p.dtype), []).append(leaf)
-        for (takes, *_), chosen in buckets.items():
-            if isinstance(takes, NesterovStep):
-                yield partial(self._sgd_path, takes), chosen
-                continue
-            if takes == "adamw":
-                yield self._adamw_path, chosen
-                continue
-            if fused:
-                self._say_once(takes)
-            yield (self._foreach_path if takes == "foreach" else self._single_path), chosen
+                if kernel and self._suits_kernel(leaf):
+                    takes, unit = "kernel", getattr(state, "unit", None)
+            key = takes, dtype, p.device, unit
+            if key in buckets:
+                buckets[key].append(leaf)
+            else:
+                buckets[key] = [leaf]
+        for (takes, dtype, device, unit), chosen in buckets.items():
+            path = self._single_path if takes == "single" else self._foreach_path
+            call = self._kernel_call(group, scalars, dtype, device.type, unit) if takes == "kernel" else None
+            if call is not None:
+                path = partial(self._sgd_path if self.kernel == "sgd" else self._adamw_path, call)
+            elif fused:
+                self._say_once("single" if takes == "single" else "foreach")
+            yield path, chosen
 
-    def _suits_lists(self, leaf: Leaf, group: dict[str, Any]) -> bool:
-        p = leaf.p
-        return (
-            type(p) in PLAIN
-            and p.dtype == leaf.grad.dtype
-            and compute_dtype(p) == p.dtype
-            and not group["kahan_sum"]
-            and not (group["capturable"] and "step" in self._fields)
-        )
+    def _may_use_kernel(self, group: dict[str, Any], scalars: Scalars) -> bool:
+        chosen = group["fused"] or (group["fused"] is None and group["foreach"] is None)
+        barred = any(group[name] for name in ("capturable", "differentiable", "published_decay", "kahan_sum"))
+        return bool(chosen) and scalars.known and not barred
 
-    def _suits_kernel(self, leaf: Leaf, group: dict[str, Any]) -> bool:
-        devices = {"sgd": sgd_devices, "adamw": adamw_devices}[self.kernel]()
-        if group["capturable"] or group["published_decay"] or leaf.p.device.type not in devices:
+    def _suits_kernel(self, leaf: Leaf) -> bool:
+        """Return whether gradient and state lie in memory as the parameter does: the kernels never look at strides."""
+        p, grad, _, state = leaf
+        dtype, contiguous = p.dtype, p.is_contiguous()
+        if not (grad.is_contiguous() if contiguous else flattens(p, p) and flattens(grad, p)):
             return False
-        if self.kernel == "adamw" and leaf.p.dtype != torch.float32:  # it is told a float32 step count
-            return False
-        state = self.state.get(leaf.owner, {})
-        arrays = [leaf.grad, *(local(x) for name, x in dict.items(state) if name in self._fields and name != "step")]
-        # the kernels walk through memory and never look at strides
-        return all(flattens(x, leaf.p) and x.dtype == leaf.p.dtype for x in (leaf.p, *arrays))
+        if state:
+            for name in self._arrays:
+                x = dict.__getitem__(state, name)
+                x = x if type(x) in PLAIN else local(x)
+                if x.dtype != dtype or not (x.is_contiguous() if contiguous else flattens(x, p)):
+                    return False
+        return True
 
     def _kernel_call(
-        self, scalars: Scalars, dtype: torch.dtype, unit: float | None, device: str
-    ) -> NesterovStep | None:
+        self, group: dict[str, Any], scalars: Scalars, dtype: torch.dtype, device: str, unit: float | None
+    ) -> NesterovStep | AdamWStep | None:
+        """Return the kernel's arguments, or None where it is missing or cannot make the step accurately."""
+        if device not in {"sgd": sgd_devices, "adamw": adamw_devices}[self.kernel]():
+            return None
         algorithm: Any = scalars.algorithm
-        eps = torch.finfo(dtype).eps
+        if self.kernel == "adamw":
+            return adamw_step(
+                scalars.lr,
+                alpha=algorithm.alpha,
+                beta=algorithm.beta,
+                weight_decay=scalars.weight_decay,
+                maximize=group["maximize"],
+            )
         told = 2.0**-24 if device != "cpu" and dtype == torch.float32 else 2.0**-53
+        eps = torch.finfo(dtype).eps
         call = nesterov_step(scalars.lr, alpha=algorithm.alpha, beta=algorithm.beta, eps=eps, unit=unit, told=told)
         # on accelerators the kernel demands a positive momentum, so no alpha * lr of 1 or more
         return call if call is None or device == "cpu" or call.momentum > 0 else None
@@ -396,13 +477,17 @@ class Elementwise(Optimizer):
 
     def _sgd_path(self, call: NesterovStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         states = [self._kernel_state(leaf, group, scalars.algorithm) for leaf in leaves]
-        params = [leaf.p for leaf in leaves]
+        buffers = [local(state.buffer(call.start)) for state in states]
+        run = SGDRun([leaf.p for leaf in leaves], [leaf.grad for leaf in leaves], buffers, states, call)
+        self._run_sgd(run, group, scalars)
+
+    def _run_sgd(self, run: SGDRun, group: dict[str, Any], scalars: Scalars) -> None:
+        call, columns = run.call, [run.params, run.grads, run.buffers]
         if scalars.weight_decay:
             # Decoupled decay; the kernel's own acts through the gradient, and so on the velocity.
-            TORCH._foreach_mul_(params, 1 - scalars.lr * scalars.weight_decay)
-        buffers = [local(state.buffer(call.start)) for state in states]
+            TORCH._foreach_mul_(run.params, 1 - scalars.lr * scalars.weight_decay)
         TORCH._fused_sgd_(
-            *([alike(x) for x in xs] for xs in (params, [leaf.grad for leaf in leaves], buffers)),
+            *(columns if run.params[0].is_cpu else [[alike(x) for x in column] for column in columns]),
             weight_decay=0.0,
             momentum=call.momentum,
             lr=call.lr,
@@ -411,39 +496,60 @@ class Elementwise(Optimizer):
             maximize=call.maximize != group["maximize"],
             is_first_step=False,
         )
-        for state in states:
+        for state in run.states:
             state.unit = call.unit
 
-    def _adamw_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
+    def _adamw_path(self, call: AdamWStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         algorithm: Any = scalars.algorithm
-        by_step: dict[int, list[tuple[Leaf, dict[str, Any]]]] = {}
+        for k, columns, counts in self._by_step(group, scalars, leaves):
+            # in pieces that stay in the cache between the kernels, and so that the directions need little memory
+            pieces = blocks(columns, block_size(columns[0]))
+            scratch = columns[0][0].new_empty(max(sum(p.numel() for p in piece[0]) for piece in pieces))
+            t = torch.tensor(k + 1, dtype=torch.float32)
+            for theta, grads, v, s in pieces:
+                x = started_at(v, scratch)
+                TORCH._fused_adamw_(
+                    *(x, grads, grads, s, [], [t] * len(x)),  # the first moment is the gradient, and so set to itself
+                    lr=call.lr,
+                    beta1=0.0,
+                    beta2=algorithm.sigma,
+                    weight_decay=0.0,
+                    eps=algorithm.eps,
+                    amsgrad=False,
+                    maximize=False,
+                )
+                gradient_step(theta, x, call.parameter)
+                if call.velocity is None:
+                    TORCH._foreach_mul_(v, call.shrink)
+                else:
+                    gradient_step(v, x, call.velocity)
+            TORCH._foreach_add_(counts, 1)
+
+    def _by_step(
+        self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]
+    ) -> list[tuple[float, list[list[Tensor]], list[Tensor]]]:
+        """Return, for every number of steps made so far, that number, the columns of tensors that it applies to
+        (parameters, gradients, fields of the state), and the counts that hold it."""
+        counts = "step" in self._fields
+        found: dict[float, list[tuple[Leaf, dict[str, Any]]]] = {}
         for leaf in leaves:
-            stored = self._stored_state(leaf.owner, group, algorithm)
-            by_step.setdefault(int(stored["step"]), []).append((leaf, stored))
-        for k, chosen in by_step.items():
-            theta, grads = [leaf.p for leaf, _ in chosen], [leaf.grad for leaf, _ in chosen]
-            v, s = ([local(stored[name]) for _, stored in chosen] for name in ("velocity", "second_moment"))
-            first, second = adamw_steps(
-                scalars.lr,
+            stored = self._stored_state(leaf.owner, group, scalars.algorithm)
+            found.setdefault(float(stored["step"]) if counts else 0.0, []).append((leaf, stored))
+        return [
+            (
                 k,
-                alpha=algorithm.alpha,
-                beta=algorithm.beta,
-                sigma=algorithm.sigma,
-                weight_decay=scalars.weight_decay,
-                maximize=group["maximize"],
+                [
+                    [leaf.p for leaf, _ in chosen],
+                    [leaf.grad for leaf, _ in chosen],
+                    *([local(stored[name]) for _, stored in chosen] for name in self._arrays),
+                ],
+                [stored["step"] for _, stored in chosen] if counts else [],
             )
-            apply_adamw(theta, grads, s, first, algorithm.eps)
-            TORCH._foreach_add_(theta, v, alpha=scalars.lr)
-            if second is None:
-                TORCH._foreach_mul_(v, 1 - algorithm.alpha * scalars.lr)
-            else:
-                apply_adamw(v, grads, s, second, algorithm.eps)
-            TORCH._foreach_add_([stored["step"] for _, stored in chosen], 1)
+            for k, chosen in found.items()
+        ]
 
     def _kernel_state(self, leaf: Leaf, group: dict[str, Any], algorithm: Algorithm) -> KernelState:
-        state = self.state.get(leaf.owner)
-        if type(state) is KernelState:
-            return state
+        state = leaf.state
         if state:
             state.pop("compensation", None)
             made = KernelState(state)
@@ -454,23 +560,12 @@ class Elementwise(Optimizer):
         return made
 
     def _foreach_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
-        names = [name for name in self._fields if name != "step"]
-        counts = "step" in self._fields
-        by_step: dict[float, list[tuple[Leaf, dict[str, Any]]]] = {}
-        for leaf in leaves:
-            stored = self._stored_state(leaf.owner, group, scalars.algorithm)
-            by_step.setdefault(float(stored["step"]) if counts else 0.0, []).append((leaf, stored))
-        for k, chosen in by_step.items():
-            columns = [[leaf.p for leaf, _ in chosen], [leaf.grad for leaf, _ in chosen]]
-            columns += [[local(stored[name]) for _, stored in chosen] for name in names]
-            pieces = [columns]
-            if self.temporaries:
-                size = sum(p.numel() for p in columns[0]) // BLOCKS
-                pieces = blocks(columns, min(max(size, SMALLEST_BLOCK), LARGEST_BLOCK))
+        for k, columns, counts in self._by_step(group, scalars, leaves):
+            pieces = blocks(columns, block_size(columns[0])) if self.temporaries else [columns]
             room = max(sum(p.numel() for p in piece[0]) for piece in pieces) if self.temporaries else 0
             scratch = columns[0][0].new_empty(room)
-            for theta, grad, *fields_ in pieces:
-                state: dict[str, Any] = dict(zip(names, map(Vector.of, fields_), strict=True))
+            for theta, grad, *arrays in pieces:
+                state: dict[str, Any] = dict(zip(self._arrays, map(Vector.of, arrays), strict=True))
                 if counts:
                     state["step"] = torch.tensor(k, dtype=theta[0].dtype)
                 g = Vector.of(grad)
@@ -482,12 +577,11 @@ class Elementwise(Optimizer):
                     scalars.lr,
                     scalars.weight_decay,
                     published=group["published_decay"],
-                    xp=Namespace(fields_, scratch),
+                    xp=Namespace(arrays, scratch),
                 )
-                update_in_place(theta, delta, fields_, [getattr(next_state, name) for name in names])
+                update_in_place(theta, delta, arrays, [getattr(next_state, name) for name in self._arrays])
             if counts:
-                for _, stored in chosen:
-                    stored["step"].add_(1)
+                TORCH._foreach_add_(counts, 1)
 
     def _single_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for leaf in leaves:
@@ -543,7 +637,7 @@ class Elementwise(Optimizer):
         """
         self._show_true_state()
         scalars = self._scalars(group)
-        for leaf in list(self._leaves(group)):
+        for leaf in self._leaves(group["params"], group):
             stored = self._stored_state(leaf.owner, group, scalars.algorithm)
             row = [leaf.owner, leaf.owner.grad, *(stored[name] for name in self._fields)]
             row.append(stored.get("compensation", row[2]))  # no list may have a gap
@@ -585,7 +679,7 @@ def check_parameter(p: Any) -> None:
 
 def compute_dtype(p: Tensor) -> torch.dtype:
     """Return the dtype of a parameter's state and arithmetic."""
-    return torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
+    return torch.float32 if p.dtype in NARROW else p.dtype
 
 
 def compensates(p: Tensor, group: dict[str, Any]) -> bool:
@@ -620,25 +714,36 @@ def like_placed(grad: Any, p: Any) -> Any:
     return grad
 
 
-def apply_adamw(
-    x: list[Tensor], grads: list[Tensor], second_moments: list[Tensor], call: AdamWStep, eps: float
-) -> None:
-    """Apply torch's AdamW kernel to tensors, without a first moment."""
-    step = torch.tensor(call.step, dtype=torch.float32)
-    TORCH._fused_adamw_(
-        x,
-        grads,
-        grads,
-        second_moments,
-        [],
-        [step] * len(x),
-        lr=call.lr,
-        beta1=0.0,
-        beta2=call.beta2,
-        weight_decay=call.weight_decay,
-        eps=eps,
-        amsgrad=False,
+def block_size(tensors: list[Tensor]) -> int:
+    """Return how many elements to work on at a time, where that needs temporaries."""
+    fraction = sum(x.numel() for x in tensors) // BLOCKS
+    # an accelerator is kept busy by large blocks, and has no cache that would reward small ones
+    largest = LARGEST_BLOCK if tensors[0].is_cpu else 8 * LARGEST_BLOCK
+    return min(max(fraction, SMALLEST_BLOCK), largest)
+
+
+def started_at(start: list[Tensor], scratch: Tensor) -> list[Tensor]:
+    """Return copies of dense tensors, one-dimensional as they lie in memory, in a common piece of memory."""
+    if len(start) == 1:
+        copy = scratch[: start[0].numel()]
+        return [copy.copy_(start[0].as_strided(copy.shape, (1,)))]
+    sizes = [x.numel() for x in start]
+    copies = list(scratch[: sum(sizes)].zero_().split_with_sizes(sizes))
+    gradient_step(copies, start, GradientStep(-1.0, 0.0))  # many small ones faster than one by one
+    return copies
+
+
+def gradient_step(y: list[Tensor], x: list[Tensor], step: GradientStep) -> None:
+    """Apply torch's SGD kernel, without momentum, to dense tensors."""
+    TORCH._fused_sgd_(
+        *(y, x, []),
+        weight_decay=step.weight_decay,
+        momentum=0.0,
+        lr=step.lr,
+        dampening=0.0,
+        nesterov=False,
         maximize=False,
+        is_first_step=False,
     )
 
 
@@ -649,4 +754,4 @@ def sgd_devices() -> tuple[str, ...]:
 
 def adamw_devices() -> tuple[str, ...]:
     """Return the device types on which torch's AdamW kernel is known to do what `inna_core.adamw_kernel` asks of it."""
-    return ("cpu",) if hasattr(torch, "_fused_adamw_") else ()
+    return ("cpu",) if hasattr(torch, "_fused_adamw_") and sgd_devices() else ()

@@ -94,8 +94,8 @@ class INNAprop(Elementwise):
             (default None: on for float16 and bfloat16 parameters, off otherwise).
         foreach: update lists of tensors in multi-tensor calls, block by block (default None: let the optimizer
             choose). False for this or for fused, the other left None, means one tensor after the other.
-        fused: use torch's AdamW kernel, with the arguments that make INNAprop of it, wherever it applies (float32 on a
-            CPU), and warn where it does not (default None: use it wherever it applies).
+        fused: use torch's AdamW and SGD kernels, with the arguments that make INNAprop of them, wherever that applies
+            (float32 and float64 on a CPU), and warn where it does not (default None: use them wherever they apply).
         capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
         differentiable: let autograd go through the step (default False).
 
