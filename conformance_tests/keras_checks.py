@@ -358,3 +358,27 @@ def rounding(dtype: str) -> tuple[Any, Any]:
     tensor = ops.convert_to_tensor(x, dtype="float32")
     wanted = ops.cast(ops.cast(tensor, dtype), "float32")
     return ops.convert_to_numpy(rounding_to(variable)(tensor)), ops.convert_to_numpy(wanted)
+
+
+def narrow_model_round_trip(name: str, path: str) -> dict[str, Any]:
+    """Train a bfloat16 model, save it, load it, and train both on."""
+    dense = keras.layers.Dense(1, kernel_initializer="zeros", dtype="bfloat16")
+    model = keras.Sequential([keras.Input((3,)), dense])
+    model.compile(optimizer=OPTIMIZERS[name](), loss="mse")
+    fit(model, 2)
+    model.save(path)
+    again: Any = keras.models.load_model(path)
+
+    def state(one: Any) -> list[Any]:
+        slots = [v for values in one.optimizer._slots.values() for v in values]
+        return [*slots, *one.optimizer._compensations]
+
+    found = {
+        "dtypes": [str(keras.backend.standardize_dtype(v.dtype)) for v in state(again)],
+        "want_dtypes": [str(keras.backend.standardize_dtype(v.dtype)) for v in state(model)],
+        "got": [read(v) for v in state(again)],
+        "want": [read(v) for v in state(model)],
+    }
+    fit(model, 2)
+    fit(again, 2)
+    return {**found, "went_on": [read(v) for v in again.variables], "want_went_on": [read(v) for v in model.variables]}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance_tests.cases import representable
 from conformance_tests.worker import Worker
 
 if importlib.util.find_spec("keras") is None:
@@ -84,6 +85,18 @@ def test_a_saved_model_goes_on_under_any_backend(
     want = call("save_model", name, path)
     got = workers({"KERAS_BACKEND": loader}).call("conformance_tests.keras_checks:load_model", path)
     assert difference(got, want) <= ROUNDING
+
+
+@each_optimizer
+def test_a_saved_bfloat16_model_keeps_its_float32_state(name: str, call: Any, tmp_path: Any) -> None:
+    found = call("narrow_model_round_trip", name, str(tmp_path / "model.keras"))
+    assert found["dtypes"] == found["want_dtypes"]
+    assert set(found["dtypes"]) == {"float32", "bfloat16"}  # state, and compensations
+    for got, want in (("got", "want"), ("went_on", "want_went_on")):
+        assert difference(found[got], found[want]) == 0.0
+    wide = [x for x, dtype in zip(found["want"], found["dtypes"], strict=True) if dtype == "float32"]
+    # or storing it in bfloat16 would have been enough
+    assert any(np.any(representable(x, "bfloat16") != x) for x in wide)
 
 
 @each_optimizer

@@ -140,8 +140,9 @@ class INNAprop:
 
         k = state.step + 1
         s = sigma * s + (1 - sigma) * (g * g)
-        # 1 - sigma^k, by expm1: the difference would lose three digits of a float32 in the first steps
-        s_hat = s / -ns.expm1(k * log(sigma, ns))
+        # 1 - sigma^k, by expm1: the difference would lose three digits of a float32 in the first steps. Its inverse is
+        # one number, where dividing by it would be a division for each element.
+        s_hat = s * (1 / -ns.expm1(k * log(sigma, ns)))
         q = g / (ns.sqrt(s_hat) + eps)
         delta, (v,) = INNA(alpha, beta).update(q, INNAState(v), wide_theta, gamma, ns)
 

@@ -2,8 +2,8 @@
 
 As the core writes it, the increment and the next velocity both read the old velocity. XLA makes a loop of each on the
 CPU; it decides on copies before it decides on an order, cannot know then that one loop comes first, and copies the
-velocity. And a scaled gradient that both use it computes once and takes through memory. So the two are computed apart
-here, by the same function: the velocity sees the gradient from behind the next parameter.
+velocity. And a scaled gradient that both use, or a root in it, it computes once and takes through memory. So the two
+are computed apart here, by the same function: the velocity sees gradient and averages from behind the next parameter.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def one_behind_the_other(step: Step, gradient: Any, state: Any, theta: Any) -> t
     flat: Any = ops.reshape(theta + delta, (-1,))
     sign: Any = ops.sign(flat[0])
     one = ops.where(sign > 1, ops.zeros((), gradient.dtype), ops.ones((), gradient.dtype))
-    averages = {name: Averaged(x) for name, x in soon._asdict().items() if name not in ("velocity", "step")}
+    averages = {name: Averaged(x * one) for name, x in soon._asdict().items() if name not in ("velocity", "step")}
     _, after = step(gradient * one, state._replace(**averages))
     return delta, soon._replace(velocity=after.velocity)
 

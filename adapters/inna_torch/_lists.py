@@ -24,7 +24,7 @@ class Vector:
     Attributes:
         terms: of the sum, by the identity of their lists.
         constant: added to every element.
-        base: the sum and the divisor that this one is the quotient of, if it is one.
+        base: the sum and the number that this one is the product of, if it is one.
         shape: of the tensors; never (), which the core would take for a scalar.
         dtype: of the tensors.
     """
@@ -53,7 +53,9 @@ class Vector:
         if isinstance(other, Vector):
             return self._pair(other, "x * y")
         a = float(other)
-        return self._like({k: (a * c, x, y, how) for k, (c, x, y, how) in self.terms.items()}, a * self.constant)
+        result = self._like({k: (a * c, x, y, how) for k, (c, x, y, how) in self.terms.items()}, a * self.constant)
+        result.base = self, a
+        return result
 
     __rmul__ = __mul__
 
@@ -61,11 +63,9 @@ class Vector:
         if isinstance(other, Vector):
             return self._pair(other.stored(), "x / y")
         divisor = float(other)
-        result = self._like(
+        return self._like(
             {k: (c / divisor, x, y, how) for k, (c, x, y, how) in self.terms.items()}, self.constant / divisor
         )
-        result.base = (self, divisor)
-        return result
 
     def __neg__(self) -> "Vector":
         return self * -1.0
@@ -136,10 +136,10 @@ class Namespace:
     def sqrt(self, x: Vector) -> Vector:
         """Return the root, in the scratch memory.
 
-        The sum under the root is the next value of a field of the state, perhaps divided by a number. It is put in the
+        The sum under the root is the next value of a field of the state, perhaps times a number. It is put in the
         field's own tensors now, which spares computing it twice; its old value is of no further use then.
         """
-        total, divisor = (x, 1.0) if x.base is None else x.base
+        total, factor = (x, 1.0) if x.base is None else x.base
         field = next(self.owned[k] for k in total.terms if k in self.owned)
         total.add_to(field, own=0.0)
         total.terms = {id(field): (1.0, field, None, "x")}
@@ -148,7 +148,7 @@ class Namespace:
             out = self.scratch[: part.numel()].as_strided(part.shape, dense_strides(part))
             root.append(torch.sqrt(part, out=out))
             self.scratch = self.scratch[part.numel() :]
-        return Vector.of(root) * (1 / math.sqrt(divisor))
+        return Vector.of(root) * math.sqrt(factor)
 
 
 def dense_strides(x: torch.Tensor) -> tuple[int, ...]:
