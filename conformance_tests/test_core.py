@@ -1,6 +1,8 @@
 """Properties of `inna_core` that no host is needed for: psi conversion, dynamics, schedules, misuse."""
 
 import itertools
+import math
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -169,3 +171,12 @@ def test_two_frameworks_do_not_mix() -> None:
     inna = inna_core.INNA()
     with pytest.raises(TypeError):
         inna.update(y, inna.init(x), x, 0.1)
+
+
+@pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf, "0.1", None, True])
+@pytest.mark.parametrize("algorithm", [inna_core.INNA(), inna_core.INNAprop()], ids=["INNA", "INNAprop"])
+def test_an_update_refuses_lr_itself(algorithm: Any, bad: Any) -> None:
+    """Not only through `update_with_decay`, which the hosts call and which looks first."""
+    x = np.ones(3)
+    with pytest.raises((ValueError, TypeError), match=rf"Invalid lr: {re.escape(repr(bad))}"):
+        algorithm.update(x, algorithm.init(x), x, bad)

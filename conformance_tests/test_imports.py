@@ -66,8 +66,8 @@ MAY_IMPORT = {
     "inna_core": {"array_api_compat"},
     "inna_torch": {"inna_core", "array_api_compat", "torch"},
     "inna_optax": {"inna_core", "jax", "optax"},
-    # on a backend, that backend's own calls may be the fast path
-    "inna_keras": {"inna_core", "keras", "torch", "jax", "tensorflow"},
+    # on a backend, that backend's own calls may be the fast path; on torch they are those of the torch adapter
+    "inna_keras": {"inna_core", "inna_torch", "keras", "torch", "jax", "tensorflow"},
 }
 """Beside the standard library and itself."""
 

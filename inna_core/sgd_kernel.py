@@ -20,6 +20,12 @@ units do:
 
 At r = 0 the velocity forgets v, from which theta' cannot then be made.
 
+Where others read the buffer, and it must hold v itself, the kernel makes a step of INNA from
+
+    theta - (gamma (beta - gamma) / r) g
+
+without look-ahead, in the units s = s' = 1 of gamma = beta.
+
 | symbol | meaning                                          | name in code    |
 |--------|--------------------------------------------------|-----------------|
 | m      | the kernel's momentum                            | ``momentum``    |
@@ -115,3 +121,48 @@ def nesterov_step(
         start=s,
         unit=s_next,
     )
+
+
+@dataclass(frozen=True)
+class MomentumStep:
+    """Arguments for one step of INNA on a buffer that holds the velocity itself.
+
+    Attributes:
+        gradient: what is first added to the parameter, times the gradient.
+        momentum: m.
+        dampening: d.
+        lr: L.
+    """
+
+    gradient: float
+    momentum: float
+    dampening: float
+    lr: float
+
+
+def momentum_step(lr: float, *, alpha: float, beta: float, eps: float) -> MomentumStep | None:
+    """Return the arguments for one step of INNA in true units, or None where they cannot make it accurately.
+
+    Args:
+        lr: step size gamma, >= 0.
+        alpha: viscous damping, >= 0.
+        beta: Newtonian damping, > 0.
+        eps: distance from 1 to the next number of the arrays' dtype.
+
+    Returns:
+        The arguments, or None.
+
+    Example:
+        >>> theta, v, g = 2.0, 1.0, 0.5
+        >>> step = momentum_step(0.02, alpha=0.5, beta=0.1, eps=2**-23)
+        >>> b = step.momentum * v + (1 - step.dampening) * g
+        >>> round(theta + step.gradient * g - step.lr * b, 12)  # theta + lr (v - beta g)
+        2.019
+        >>> round(b, 12)  # (1 - alpha lr) v - lr (1 - alpha beta) g
+        0.9805
+    """
+    gamma = lr
+    r, c, gap = 1 - alpha * gamma, gamma * (1 - alpha * beta), beta - gamma
+    if r == 0.0 or max(abs(c), abs(gap)) > WORST * beta * abs(r) or abs(c) * eps < 2.0**-53:
+        return None
+    return MomentumStep(gradient=-gamma * gap / r, momentum=r, dampening=1 + c, lr=-gamma / r)

@@ -152,20 +152,18 @@ class Elementwise(keras.optimizers.Optimizer):
             slots = [values[index].value for values in self._slots.values()]
             if self._compensations[index] is None and _torch.is_plain(theta, gradient, slots):
                 decays = bool(rate) and self._use_weight_decay(variable)
-                groups.setdefault((theta.dtype, theta.device), []).append((theta, gradient, decays, *slots))
+                groups.setdefault((theta.dtype, theta.device, decays), []).append((theta, gradient, *slots))
             else:
                 left.append((gradient, variable))
         if groups:
             now: Any = ops.convert_to_tensor(self.iterations)
             rate_now: Any = ops.convert_to_tensor(learning_rate)
             lr, steps = float(rate_now), int(now)
-            for members in groups.values():
-                thetas, gradients, decays, *slots = map(list, zip(*members, strict=True))
-                decayed = [i for i, one in enumerate(decays) if one]
-                states = dict(zip(self._slots, slots, strict=True))
+            for (_, _, decays), members in groups.items():
+                columns: list[Any] = list(map(list, zip(*members, strict=True)))
                 with torch.no_grad():
                     _torch.apply(
-                        self.algorithm, thetas, gradients, states, steps, lr, decayed, rate, self.published_decay
+                        self.algorithm, columns, steps, lr, rate if decays else 0.0, published=self.published_decay
                     )
         return [gradient for gradient, _ in left], [variable for _, variable in left]
 

@@ -13,20 +13,19 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _use_grad_for_differentiable
 
 from inna_core._checks import checked_number
-from inna_core.adamw_kernel import AdamWStep, GradientStep, adamw_step
+from inna_core.adamw_kernel import AdamWStep, adamw_step
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
 from inna_core.sgd_kernel import NesterovStep, nesterov_step
 from inna_torch._kernel_state import KernelState
-from inna_torch._lists import TORCH, Namespace, Vector, blocks, flattens, update_in_place
+from inna_torch._lists import TORCH, flattens
+from inna_torch._steps import adamw_devices, adamw_kernel_step, alike, foreach_step, sgd_devices, sgd_kernel
 
 Tensor = torch.Tensor
 
 PLAIN = (torch.nn.Parameter, torch.Tensor)
 NARROW = (torch.float16, torch.bfloat16)
-SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS = 2**16, 2**22, 24
-"""Elements of a block, and how many blocks there should be: a temporary is at most 1/24 of the parameters."""
 
 FLAGS = {
     "maximize": (True, False),
@@ -103,8 +102,6 @@ class Elementwise(Optimizer):
     algorithm: ClassVar[type[Algorithm]]
     kernel: ClassVar[str]
     """Torch's fused kernel that the fused path runs on: "sgd" or "adamw"."""
-    temporaries: ClassVar[bool] = False
-    """Whether the foreach path makes temporaries, so that it should work block by block."""
 
     _hyper: ClassVar[tuple[str, ...]]
     _fields: ClassVar[tuple[str, ...]]
@@ -486,43 +483,20 @@ class Elementwise(Optimizer):
         if scalars.weight_decay:
             # Decoupled decay; the kernel's own acts through the gradient, and so on the velocity.
             TORCH._foreach_mul_(run.params, 1 - scalars.lr * scalars.weight_decay)
-        TORCH._fused_sgd_(
+        sgd_kernel(
             *(columns if run.params[0].is_cpu else [[alike(x) for x in column] for column in columns]),
-            weight_decay=0.0,
             momentum=call.momentum,
             lr=call.lr,
             dampening=call.dampening,
             nesterov=call.nesterov,
             maximize=call.maximize != group["maximize"],
-            is_first_step=False,
         )
         for state in run.states:
             state.unit = call.unit
 
     def _adamw_path(self, call: AdamWStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
-        algorithm: Any = scalars.algorithm
         for k, columns, counts in self._by_step(group, scalars, leaves):
-            # in pieces that stay in the cache between the kernels, and so that the directions need little memory
-            pieces = blocks(columns, block_size(columns[0]))
-            scratch = columns[0][0].new_empty(max(sum(p.numel() for p in piece[0]) for piece in pieces))
-            t = torch.tensor(k + 1, dtype=torch.float32)
-            for theta, grads, v, s in pieces:
-                x = started_at(v, scratch)
-                TORCH._fused_adamw_(
-                    *(x, grads, grads, s, [], [t] * len(x)),  # the first moment is the gradient, and so set to itself
-                    lr=call.lr,
-                    beta1=0.0,
-                    beta2=algorithm.sigma,
-                    weight_decay=0.0,
-                    eps=algorithm.eps,
-                    amsgrad=False,
-                    maximize=False,
-                )
-                gradient_step(theta, x, call.parameter)
-                if call.velocity is None:
-                    TORCH._foreach_mul_(v, call.shrink)
-                else:
-                    gradient_step(v, x, call.velocity)
+            adamw_kernel_step(call, scalars.algorithm, columns, k)
             TORCH._foreach_add_(counts, 1)
 
     def _by_step(
@@ -561,25 +535,15 @@ class Elementwise(Optimizer):
 
     def _foreach_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for k, columns, counts in self._by_step(group, scalars, leaves):
-            pieces = blocks(columns, block_size(columns[0])) if self.temporaries else [columns]
-            room = max(sum(p.numel() for p in piece[0]) for piece in pieces) if self.temporaries else 0
-            scratch = columns[0][0].new_empty(room)
-            for theta, grad, *arrays in pieces:
-                state: dict[str, Any] = dict(zip(self._arrays, map(Vector.of, arrays), strict=True))
-                if counts:
-                    state["step"] = torch.tensor(k, dtype=theta[0].dtype)
-                g = Vector.of(grad)
-                delta, next_state = update_with_decay(
-                    scalars.algorithm,
-                    -g if group["maximize"] else g,
-                    scalars.algorithm.state_type(**state),
-                    Vector.of(theta),
-                    scalars.lr,
-                    scalars.weight_decay,
-                    published=group["published_decay"],
-                    xp=Namespace(arrays, scratch),
-                )
-                update_in_place(theta, delta, arrays, [getattr(next_state, name) for name in self._arrays])
+            foreach_step(
+                scalars.algorithm,
+                columns,
+                k,
+                scalars.lr,
+                scalars.weight_decay,
+                published=group["published_decay"],
+                maximize=group["maximize"],
+            )
             if counts:
                 TORCH._foreach_add_(counts, 1)
 
@@ -661,14 +625,6 @@ class Elementwise(Optimizer):
         return stored
 
 
-def alike(x: Tensor) -> Tensor:
-    """Return a tensor, or a view of it, whose strides follow from its shape.
-
-    Along axes of length 0 and 1 strides mean nothing and may be anything, but CUDA's kernel compares them.
-    """
-    return x.view(-1) if (0 in x.shape or 1 in x.shape) and x.is_contiguous() else x
-
-
 def check_parameter(p: Any) -> None:
     if isinstance(p, torch.Tensor) and not p.is_floating_point():
         raise TypeError(
@@ -712,46 +668,3 @@ def like_placed(grad: Any, p: Any) -> Any:
     if hasattr(p, "placements") and hasattr(grad, "placements") and grad.placements != p.placements:
         return grad.redistribute(placements=p.placements)
     return grad
-
-
-def block_size(tensors: list[Tensor]) -> int:
-    """Return how many elements to work on at a time, where that needs temporaries."""
-    fraction = sum(x.numel() for x in tensors) // BLOCKS
-    # an accelerator is kept busy by large blocks, and has no cache that would reward small ones
-    largest = LARGEST_BLOCK if tensors[0].is_cpu else 8 * LARGEST_BLOCK
-    return min(max(fraction, SMALLEST_BLOCK), largest)
-
-
-def started_at(start: list[Tensor], scratch: Tensor) -> list[Tensor]:
-    """Return copies of dense tensors, one-dimensional as they lie in memory, in a common piece of memory."""
-    if len(start) == 1:
-        copy = scratch[: start[0].numel()]
-        return [copy.copy_(start[0].as_strided(copy.shape, (1,)))]
-    sizes = [x.numel() for x in start]
-    copies = list(scratch[: sum(sizes)].zero_().split_with_sizes(sizes))
-    gradient_step(copies, start, GradientStep(-1.0, 0.0))  # many small ones faster than one by one
-    return copies
-
-
-def gradient_step(y: list[Tensor], x: list[Tensor], step: GradientStep) -> None:
-    """Apply torch's SGD kernel, without momentum, to dense tensors."""
-    TORCH._fused_sgd_(
-        *(y, x, []),
-        weight_decay=step.weight_decay,
-        momentum=0.0,
-        lr=step.lr,
-        dampening=0.0,
-        nesterov=False,
-        maximize=False,
-        is_first_step=False,
-    )
-
-
-def sgd_devices() -> tuple[str, ...]:
-    """Return the device types for which torch has its SGD kernel."""
-    return ("cpu", "cuda", "mps") if hasattr(torch, "_fused_sgd_") else ()
-
-
-def adamw_devices() -> tuple[str, ...]:
-    """Return the device types on which torch's AdamW kernel is known to do what `inna_core.adamw_kernel` asks of it."""
-    return ("cpu",) if hasattr(torch, "_fused_adamw_") and sgd_devices() else ()

@@ -118,7 +118,6 @@ class INNAprop(Elementwise):
 
     algorithm = inna_core.INNAprop
     kernel = "adamw"
-    temporaries = True
 
     def __init__(
         self,
