@@ -1,6 +1,8 @@
 """What else a torch user expects: schedulers, hooks, GradScaler, autograd through a step, compilation."""
 
 import copy
+import os
+import shutil
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -288,6 +290,29 @@ def test_compiled_steps_equal_plain_ones_without_recompiling(optimizer: Any) -> 
         counts.append(len(compiled_graphs))
         assert difference(ours, plain) < 1e-6
     assert counts == [1] * 6
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "g++")))),
+    reason="torch.compile's default backend finds no C++ compiler here",
+)
+@EACH
+def test_steps_through_inductor_equal_plain_ones(optimizer: Any) -> None:
+    """Compiled as users compile, down to machine code."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    ours, plain = parameters(torch.float32), parameters(torch.float32)
+    a, b = optimizer(ours, lr=torch.tensor(0.05)), optimizer(plain, lr=0.05, foreach=False)
+    step = torch.compile(a.step)
+    for k in range(3):
+        set_gradients(ours, k)
+        set_gradients(plain, k)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+            step()
+        b.step()
+        assert difference(ours, plain) < 1e-6
 
 
 def test_a_fast_path_goes_on_where_a_compiled_one_stopped() -> None:

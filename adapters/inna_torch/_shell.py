@@ -337,7 +337,11 @@ class Elementwise(Optimizer):
         return runs, others
 
     def _leaves(self, params: list[Tensor], group: dict[str, Any]) -> list[Leaf]:
-        leaves, states = [], self.state
+        leaves, state_of = [], self.state.get
+        if group["capturable"] and not torch.compiler.is_compiling():
+            for p in params:
+                if p.grad is not None and p.device.type == "cpu":
+                    raise RuntimeError("Invalid capturable: True (expected False for parameters on cpu)")
         for owner in params:
             grad = owner.grad
             if grad is None:
@@ -349,12 +353,13 @@ class Elementwise(Optimizer):
             p = owner
             if type(owner) not in PLAIN or type(grad) not in PLAIN:
                 p, grad = local(owner), local(like_placed(grad, owner))
-            leaf = Leaf(p, grad, owner, states.get(owner))
-            self._check_leaf(leaf, group)
+            leaf = Leaf(p, grad, owner, state_of(owner))
+            self._check_leaf(leaf)
             leaves.append(leaf)
         return leaves
 
-    def _check_leaf(self, leaf: Leaf, group: dict[str, Any]) -> None:
+    @staticmethod
+    def _check_leaf(leaf: Leaf) -> None:
         p, grad, owner, state = leaf
         shape, device = p.shape, p.device
         if grad.shape != shape:
@@ -363,8 +368,6 @@ class Elementwise(Optimizer):
             raise ValueError(f"Invalid grad: on {grad.device} (expected {device}, as the parameter)")
         if not grad.is_floating_point():
             raise TypeError(f"Invalid grad: dtype {grad.dtype} (expected a real floating-point dtype)")
-        if group["capturable"] and p.device.type == "cpu" and not torch.compiler.is_compiling():
-            raise RuntimeError("Invalid capturable: True (expected False for parameters on cpu)")
         if state:
             shape = shape if p is owner else owner.shape
             # past KernelState, which would convert its velocity to show it
@@ -507,8 +510,14 @@ class Elementwise(Optimizer):
         counts = "step" in self._fields
         found: dict[float, list[tuple[Leaf, dict[str, Any]]]] = {}
         for leaf in leaves:
-            stored = self._stored_state(leaf.owner, group, scalars.algorithm)
-            found.setdefault(float(stored["step"]) if counts else 0.0, []).append((leaf, stored))
+            stored = leaf.state
+            if not stored or "compensation" in stored:
+                stored = self._stored_state(leaf.owner, group, scalars.algorithm)
+            k = float(stored["step"]) if counts else 0.0
+            if k in found:
+                found[k].append((leaf, stored))
+            else:
+                found[k] = [(leaf, stored)]
         return [
             (
                 k,
