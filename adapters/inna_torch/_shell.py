@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
 
 import array_api_compat.torch as xp
@@ -24,7 +25,8 @@ from inna_torch._steps import adamw_devices, adamw_kernel_step, alike, foreach_s
 
 Tensor = torch.Tensor
 
-PLAIN = (torch.nn.Parameter, torch.Tensor)
+PLAIN = {torch.nn.Parameter, torch.Tensor}
+SHAPE, LAYOUT = attrgetter("shape"), attrgetter("layout")
 NARROW = (torch.float16, torch.bfloat16)
 
 FLAGS = {
@@ -55,14 +57,20 @@ class Leaf(NamedTuple):
     state: dict[str, Any] | None
 
 
-class SGDRun(NamedTuple):
-    """One call of the SGD kernel: columns of tensors, the states that hold the buffers, and the arguments."""
+class Bulk(NamedTuple):
+    """One step of a fused kernel for many parameters.
 
-    params: list[Tensor]
-    grads: list[Tensor]
-    buffers: list[Tensor]
-    states: list[KernelState]
-    call: NesterovStep
+    Attributes:
+        columns: parameters, gradients, and the fields of the state other than the step.
+        states: of the parameters.
+        call: the kernel's arguments.
+        known: the units of the velocities (SGD), or the number of steps made before (AdamW).
+    """
+
+    columns: list[list[Tensor]]
+    states: list[Any]
+    call: Any
+    known: float
 
 
 @dataclass(frozen=True)
@@ -262,14 +270,16 @@ class Elementwise(Optimizer):
         ready = []
         for group in self.param_groups:
             scalars = self._scalars(group)
-            runs, others = self._going_on(group, scalars)
-            ready.append((group, scalars, runs, self._leaves(others, group)))
-        grads = [[*(run.grads for run in runs), [leaf.grad for leaf in leaves]] for _, _, runs, leaves in ready]
-        if self._overflowed(list(chain.from_iterable(chain.from_iterable(grads)))):
+            bulk = self._at_once(group, scalars)
+            ready.append((group, scalars, bulk, [] if bulk else self._leaves(group)))
+        grads = (bulk.columns[1] if bulk else [leaf.grad for leaf in leaves] for _, _, bulk, leaves in ready)
+        if self._overflowed(list(chain.from_iterable(grads))):
             return
-        for group, scalars, runs, leaves in ready:
-            for run in runs:
-                self._run_sgd(run, group, scalars)
+        for group, scalars, bulk, leaves in ready:
+            if bulk and self.kernel == "sgd":
+                self._run_sgd(bulk, group, scalars)
+            elif bulk:
+                self._run_adamw(bulk, scalars)
             for path, chosen in self._paths(group, scalars, leaves):
                 path(group, scalars, chosen)
 
@@ -287,62 +297,53 @@ class Elementwise(Optimizer):
         known = not any(isinstance(x, Tensor) for x in values.values())
         return Scalars(group["lr"], group["weight_decay"], algorithm, known)
 
-    def _going_on(self, group: dict[str, Any], scalars: Scalars) -> tuple[list[SGDRun], list[Tensor]]:
-        """Return calls of the SGD kernel for parameters whose velocity it held before, and the other parameters.
+    def _at_once(self, group: dict[str, Any], scalars: Scalars) -> Bulk | None:
+        """Return the kernel's step of a whole group, if all of it has a state and is alike; None if it is not.
 
-        Nobody else has touched these velocities since, so a few questions are enough, some of them put to all at once:
-        a small parameter is updated in less time than it takes to look at it closely.
+        A small parameter is updated in less time than it takes to look at it closely. So the questions are put to all
+        tensors at once here; `_leaves` and `_paths` come to the same answers, one parameter after the other.
         """
-        params = group["params"]
-        if self.kernel != "sgd" or not self._may_use_kernel(group, scalars):
-            return [], params
-        held: dict[float, list[tuple[Tensor, Tensor, Tensor, KernelState]]] = {}
-        others = []
-        state_of, raw, strided = self.state.get, dict.__getitem__, torch.strided
-        for p in params:
-            state, grad = state_of(p), p.grad
-            if (
-                type(state) is KernelState
-                and (unit := state.unit) is not None
-                and type(p) in PLAIN
-                and type(grad) in PLAIN
-                and grad.layout is strided
-                and grad.shape == p.shape == (buffer := raw(state, "velocity")).shape
-                and p.is_contiguous()
-                and grad.is_contiguous()
-                and buffer.is_contiguous()
-            ):
-                row = p, grad, buffer, state
-                if unit in held:
-                    held[unit].append(row)
-                else:
-                    held[unit] = [row]
-            else:
-                others.append(p)
-        runs = []
-        for unit, rows in held.items():
-            params, grads, buffers, states = map(list, zip(*rows, strict=True))
-            call = None
-            try:
-                kinds: list[Any] = list(self._group_tensors_by_device_and_dtype([params, grads, buffers]))
-            except RuntimeError:  # some gradient's dtype or device is not its parameter's
-                kinds = []
-            if len(kinds) == 1:
-                ((device, dtype),) = kinds
-                call = self._kernel_call(group, scalars, dtype, device.type, unit)
-            if isinstance(call, NesterovStep):
-                runs.append(SGDRun(params, grads, buffers, states, call))
-            else:
-                others += params
-        return runs, others
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params or not self._may_use_kernel(group, scalars):
+            return None
+        states: list[Any] = list(map(self.state.get, params))
+        kinds_of_state = set(map(type, states))
+        if kinds_of_state != ({KernelState} if self.kernel == "sgd" else {dict}) or not all(states):
+            return None
+        if self.kernel == "sgd":  # what the kernel has held since the last step, nobody else has touched
+            held: set[Any] = {state.unit for state in states}
+        else:
+            held = {None if "compensation" in state else float(state["step"]) for state in states}
+        if len(held) > 1 or None in held:
+            return None
+        arrays = [[dict.__getitem__(state, name) for state in states] for name in self._arrays]
+        columns = [params, [p.grad for p in params], *arrays]
+        shapes = [list(map(SHAPE, column)) for column in columns]
+        if not (
+            {type(x) for column in columns for x in column} <= PLAIN
+            and set(map(LAYOUT, columns[1])) == {torch.strided}
+            and all(of_column == shapes[0] for of_column in shapes)
+            and all(map(torch.Tensor.is_contiguous, chain(*columns)))
+        ):
+            return None
+        try:
+            kinds: list[Any] = list(self._group_tensors_by_device_and_dtype(columns))  # type: ignore[arg-type]
+        except RuntimeError:  # some gradient's dtype or device is not its parameter's
+            return None
+        if len(kinds) > 1:
+            return None
+        ((device, dtype),), (known,) = kinds, held
+        unit = known if self.kernel == "sgd" else None
+        call = self._kernel_call(group, scalars, dtype, device.type, unit) if dtype not in NARROW else None
+        return None if call is None else Bulk(columns, states, call, known)
 
-    def _leaves(self, params: list[Tensor], group: dict[str, Any]) -> list[Leaf]:
+    def _leaves(self, group: dict[str, Any]) -> list[Leaf]:
         leaves, state_of = [], self.state.get
         if group["capturable"] and not torch.compiler.is_compiling():
-            for p in params:
+            for p in group["params"]:
                 if p.grad is not None and p.device.type == "cpu":
                     raise RuntimeError("Invalid capturable: True (expected False for parameters on cpu)")
-        for owner in params:
+        for owner in group["params"]:
             grad = owner.grad
             if grad is None:
                 continue
@@ -478,46 +479,43 @@ class Elementwise(Optimizer):
     def _sgd_path(self, call: NesterovStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         states = [self._kernel_state(leaf, group, scalars.algorithm) for leaf in leaves]
         buffers = [local(state.buffer(call.start)) for state in states]
-        run = SGDRun([leaf.p for leaf in leaves], [leaf.grad for leaf in leaves], buffers, states, call)
-        self._run_sgd(run, group, scalars)
+        columns = [[leaf.p for leaf in leaves], [leaf.grad for leaf in leaves], buffers]
+        self._run_sgd(Bulk(columns, states, call, call.start), group, scalars)
 
-    def _run_sgd(self, run: SGDRun, group: dict[str, Any], scalars: Scalars) -> None:
-        call, columns = run.call, [run.params, run.grads, run.buffers]
+    def _run_sgd(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
+        call, params = bulk.call, bulk.columns[0]
         if scalars.weight_decay:
             # Decoupled decay; the kernel's own acts through the gradient, and so on the velocity.
-            TORCH._foreach_mul_(run.params, 1 - scalars.lr * scalars.weight_decay)
+            TORCH._foreach_mul_(params, 1 - scalars.lr * scalars.weight_decay)
         sgd_kernel(
-            *(columns if run.params[0].is_cpu else [[alike(x) for x in column] for column in columns]),
+            *(bulk.columns if params[0].is_cpu else [[alike(x) for x in column] for column in bulk.columns]),
             momentum=call.momentum,
             lr=call.lr,
             dampening=call.dampening,
             nesterov=call.nesterov,
             maximize=call.maximize != group["maximize"],
         )
-        for state in run.states:
+        for state in bulk.states:
             state.unit = call.unit
 
     def _adamw_path(self, call: AdamWStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
-        for k, columns, counts in self._by_step(group, scalars, leaves):
-            adamw_kernel_step(call, scalars.algorithm, columns, k)
-            TORCH._foreach_add_(counts, 1)
+        for k, columns, states in self._by_step(group, scalars, leaves):
+            self._run_adamw(Bulk(columns, states, call, k), scalars)
+
+    def _run_adamw(self, bulk: Bulk, scalars: Scalars) -> None:
+        adamw_kernel_step(bulk.call, scalars.algorithm, bulk.columns, bulk.known)
+        TORCH._foreach_add_([state["step"] for state in bulk.states], 1)
 
     def _by_step(
         self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]
-    ) -> list[tuple[float, list[list[Tensor]], list[Tensor]]]:
+    ) -> list[tuple[float, list[list[Tensor]], list[dict[str, Any]]]]:
         """Return, for every number of steps made so far, that number, the columns of tensors that it applies to
-        (parameters, gradients, fields of the state), and the counts that hold it."""
+        (parameters, gradients, fields of the state), and the states."""
         counts = "step" in self._fields
         found: dict[float, list[tuple[Leaf, dict[str, Any]]]] = {}
         for leaf in leaves:
-            stored = leaf.state
-            if not stored or "compensation" in stored:
-                stored = self._stored_state(leaf.owner, group, scalars.algorithm)
-            k = float(stored["step"]) if counts else 0.0
-            if k in found:
-                found[k].append((leaf, stored))
-            else:
-                found[k] = [(leaf, stored)]
+            stored = self._stored_state(leaf.owner, group, scalars.algorithm)
+            found.setdefault(float(stored["step"]) if counts else 0.0, []).append((leaf, stored))
         return [
             (
                 k,
@@ -526,7 +524,7 @@ class Elementwise(Optimizer):
                     [leaf.grad for leaf, _ in chosen],
                     *([local(stored[name]) for _, stored in chosen] for name in self._arrays),
                 ],
-                [stored["step"] for _, stored in chosen] if counts else [],
+                [stored for _, stored in chosen],
             )
             for k, chosen in found.items()
         ]
@@ -543,7 +541,7 @@ class Elementwise(Optimizer):
         return made
 
     def _foreach_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
-        for k, columns, counts in self._by_step(group, scalars, leaves):
+        for k, columns, states in self._by_step(group, scalars, leaves):
             foreach_step(
                 scalars.algorithm,
                 columns,
@@ -553,8 +551,8 @@ class Elementwise(Optimizer):
                 published=group["published_decay"],
                 maximize=group["maximize"],
             )
-            if counts:
-                TORCH._foreach_add_(counts, 1)
+            if "step" in self._fields:
+                TORCH._foreach_add_([stored["step"] for stored in states], 1)
 
     def _single_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for leaf in leaves:
@@ -610,7 +608,7 @@ class Elementwise(Optimizer):
         """
         self._show_true_state()
         scalars = self._scalars(group)
-        for leaf in self._leaves(group["params"], group):
+        for leaf in self._leaves(group):
             stored = self._stored_state(leaf.owner, group, scalars.algorithm)
             row = [leaf.owner, leaf.owner.grad, *(stored[name] for name in self._fields)]
             row.append(stored.get("compensation", row[2]))  # no list may have a gap

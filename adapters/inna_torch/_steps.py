@@ -10,6 +10,8 @@ from inna_torch._lists import TORCH, Namespace, Tensors, Vector, blocks, update_
 
 SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS = 2**16, 2**22, 24
 """Elements of a block, and how many blocks there should be: a temporary is at most 1/24 of the parameters."""
+SMALL = 2**14
+"""Elements that are copied in the time of a call, or so."""
 
 
 def foreach_step(
@@ -105,12 +107,15 @@ def largest(pieces: list[list[Tensors]]) -> int:
 
 def started_at(start: Tensors, scratch: torch.Tensor) -> Tensors:
     """Return copies of dense tensors, one-dimensional as they lie in memory, in a common piece of memory."""
-    if len(start) == 1:
-        copy = scratch[: start[0].numel()]
-        return [copy.copy_(start[0].as_strided(copy.shape, (1,)))]
     sizes = [x.numel() for x in start]
-    copies = list(scratch[: sum(sizes)].zero_().split_with_sizes(sizes))
-    gradient_step(copies, start, GradientStep(-1.0, 0.0))  # many small ones faster than one by one
+    whole = scratch[: sum(sizes)]
+    copies = list(whole.split_with_sizes(sizes))
+    if len(whole) > SMALL * len(sizes):
+        for copy, x in zip(copies, start, strict=True):
+            copy.copy_(x.as_strided(copy.shape, (1,)))
+    else:  # calls cost more than memory: take one that copies them all
+        whole.zero_()
+        gradient_step(copies, start, GradientStep(-1.0, 0.0))
     return copies
 
 
