@@ -310,18 +310,19 @@ class Elementwise(Optimizer):
         kinds_of_state = set(map(type, states))
         if kinds_of_state != ({KernelState} if self.kernel == "sgd" else {dict}) or not all(states):
             return None
+        arrays = [[dict.__getitem__(state, name) for state in states] for name in self._arrays]
+        columns = [params, [p.grad for p in params], *arrays]
+        if not {type(x) for column in columns for x in column} <= PLAIN:
+            return None
         if self.kernel == "sgd":  # what the kernel has held since the last step, nobody else has touched
             held: set[Any] = {state.unit for state in states}
         else:
             held = {None if "compensation" in state else float(state["step"]) for state in states}
         if len(held) > 1 or None in held:
             return None
-        arrays = [[dict.__getitem__(state, name) for state in states] for name in self._arrays]
-        columns = [params, [p.grad for p in params], *arrays]
         shapes = [list(map(SHAPE, column)) for column in columns]
         if not (
-            {type(x) for column in columns for x in column} <= PLAIN
-            and set(map(LAYOUT, columns[1])) == {torch.strided}
+            set(map(LAYOUT, columns[1])) == {torch.strided}
             and all(of_column == shapes[0] for of_column in shapes)
             and all(map(torch.Tensor.is_contiguous, chain(*columns)))
         ):
