@@ -58,13 +58,13 @@ class Leaf(NamedTuple):
 
 
 class Bulk(NamedTuple):
-    """One step of a fused kernel for many parameters.
+    """One step of a fast path for many parameters.
 
     Attributes:
         columns: parameters, gradients, and the fields of the state other than the step.
         states: of the parameters.
-        call: the kernel's arguments.
-        known: the units of the velocities (SGD), or the number of steps made before (AdamW).
+        call: the kernel's arguments; None for the core's function on lists.
+        known: the units of the velocities (SGD kernel), or the number of steps made before.
     """
 
     columns: list[list[Tensor]]
@@ -276,10 +276,9 @@ class Elementwise(Optimizer):
         if self._overflowed(list(chain.from_iterable(grads))):
             return
         for group, scalars, bulk, leaves in ready:
-            if bulk and self.kernel == "sgd":
-                self._run_sgd(bulk, group, scalars)
-            elif bulk:
-                self._run_adamw(bulk, scalars)
+            if bulk:
+                run = {NesterovStep: self._run_sgd, AdamWStep: self._run_adamw}.get(type(bulk.call), self._run_lists)
+                run(bulk, group, scalars)
             for path, chosen in self._paths(group, scalars, leaves):
                 path(group, scalars, chosen)
 
@@ -298,45 +297,49 @@ class Elementwise(Optimizer):
         return Scalars(group["lr"], group["weight_decay"], algorithm, known)
 
     def _at_once(self, group: dict[str, Any], scalars: Scalars) -> Bulk | None:
-        """Return the kernel's step of a whole group, if all of it has a state and is alike; None if it is not.
+        """Return the step of a whole group, if all of it has a state and takes the same fast path; None if it does not.
 
         A small parameter is updated in less time than it takes to look at it closely. So the questions are put to all
         tensors at once here; `_leaves` and `_paths` come to the same answers, one parameter after the other.
         """
         params = [p for p in group["params"] if p.grad is not None]
-        if not params or not self._may_use_kernel(group, scalars):
+        kernel = self._may_use_kernel(group, scalars)
+        lists = group["foreach"] and self._may_use_lists(group, scalars)
+        if not params or group["capturable"] or not (kernel or lists):
             return None
         states: list[Any] = list(map(self.state.get, params))
-        kinds_of_state = set(map(type, states))
-        if kinds_of_state != ({KernelState} if self.kernel == "sgd" else {dict}) or not all(states):
+        in_units = kernel and self.kernel == "sgd"
+        if set(map(type, states)) != ({KernelState} if in_units else {dict}) or not all(states):
             return None
         arrays = [[dict.__getitem__(state, name) for state in states] for name in self._arrays]
         columns = [params, [p.grad for p in params], *arrays]
         if not {type(x) for column in columns for x in column} <= PLAIN:
             return None
-        if self.kernel == "sgd":  # what the kernel has held since the last step, nobody else has touched
+        if any("compensation" in state for state in states):
+            return None
+        if in_units:  # what the kernel has held since the last step, nobody else has touched
             held: set[Any] = {state.unit for state in states}
         else:
-            held = {None if "compensation" in state else float(state["step"]) for state in states}
+            held = {float(state["step"]) for state in states} if "step" in self._fields else {0.0}
         if len(held) > 1 or None in held:
             return None
         shapes = [list(map(SHAPE, column)) for column in columns]
         if not (
             set(map(LAYOUT, columns[1])) == {torch.strided}
             and all(of_column == shapes[0] for of_column in shapes)
-            and all(map(torch.Tensor.is_contiguous, chain(*columns)))
+            and (not kernel or all(map(torch.Tensor.is_contiguous, chain(*columns))))
         ):
             return None
         try:
             kinds: list[Any] = list(self._group_tensors_by_device_and_dtype(columns))  # type: ignore[arg-type]
         except RuntimeError:  # some gradient's dtype or device is not its parameter's
             return None
-        if len(kinds) > 1:
+        ((device, dtype), *others), (known,) = kinds, held
+        if others or dtype in NARROW:
             return None
-        ((device, dtype),), (known,) = kinds, held
-        unit = known if self.kernel == "sgd" else None
-        call = self._kernel_call(group, scalars, dtype, device.type, unit) if dtype not in NARROW else None
-        return None if call is None else Bulk(columns, states, call, known)
+        unit = known if in_units else None
+        call = self._kernel_call(group, scalars, dtype, device.type, unit) if kernel else None
+        return None if kernel and call is None else Bulk(columns, states, call, known)
 
     def _leaves(self, group: dict[str, Any]) -> list[Leaf]:
         leaves, state_of = [], self.state.get
@@ -399,8 +402,7 @@ class Elementwise(Optimizer):
         if group["differentiable"] or not (automatic or foreach or fused):
             yield self._single_path, leaves
             return
-        counted = group["capturable"] and "step" in self._fields
-        lists = scalars.known and not group["kahan_sum"] and not counted
+        lists = self._may_use_lists(group, scalars)
         kernel = self._may_use_kernel(group, scalars)
         buckets: dict[Any, list[Leaf]] = {}
         for leaf in leaves:
@@ -423,6 +425,10 @@ class Elementwise(Optimizer):
             elif fused:
                 self._say_once("single" if takes == "single" else "foreach")
             yield path, chosen
+
+    def _may_use_lists(self, group: dict[str, Any], scalars: Scalars) -> bool:
+        counted = group["capturable"] and "step" in self._fields
+        return scalars.known and not (group["kahan_sum"] or group["differentiable"] or counted)
 
     def _may_use_kernel(self, group: dict[str, Any], scalars: Scalars) -> bool:
         chosen = group["fused"] or (group["fused"] is None and group["foreach"] is None)
@@ -501,9 +507,9 @@ class Elementwise(Optimizer):
 
     def _adamw_path(self, call: AdamWStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for k, columns, states in self._by_step(group, scalars, leaves):
-            self._run_adamw(Bulk(columns, states, call, k), scalars)
+            self._run_adamw(Bulk(columns, states, call, k), group, scalars)
 
-    def _run_adamw(self, bulk: Bulk, scalars: Scalars) -> None:
+    def _run_adamw(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
         adamw_kernel_step(bulk.call, scalars.algorithm, bulk.columns, bulk.known)
         TORCH._foreach_add_([state["step"] for state in bulk.states], 1)
 
@@ -543,17 +549,20 @@ class Elementwise(Optimizer):
 
     def _foreach_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for k, columns, states in self._by_step(group, scalars, leaves):
-            foreach_step(
-                scalars.algorithm,
-                columns,
-                k,
-                scalars.lr,
-                scalars.weight_decay,
-                published=group["published_decay"],
-                maximize=group["maximize"],
-            )
-            if "step" in self._fields:
-                TORCH._foreach_add_([stored["step"] for stored in states], 1)
+            self._run_lists(Bulk(columns, states, None, k), group, scalars)
+
+    def _run_lists(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
+        foreach_step(
+            scalars.algorithm,
+            bulk.columns,
+            bulk.known,
+            scalars.lr,
+            scalars.weight_decay,
+            published=group["published_decay"],
+            maximize=group["maximize"],
+        )
+        if "step" in self._fields:
+            TORCH._foreach_add_([state["step"] for state in bulk.states], 1)
 
     def _single_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for leaf in leaves:
