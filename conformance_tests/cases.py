@@ -73,6 +73,8 @@ CASES: tuple[Case, ...] = (
     Case("innaprop-lr-is-beta", "INNAprop", innaprop(), (0.9,)),  # the printed form divides by beta - lr
     Case("innaprop-lr-above-beta", "INNAprop", innaprop(beta=0.1), (0.2,)),
     Case("innaprop-sigma-0", "INNAprop", innaprop(sigma=0.0), (0.01,)),
+    # 1 - sigma^k as a difference would have few digits
+    Case("innaprop-sigma-near-1", "INNAprop", innaprop(sigma=0.9999), (0.01,)),
     Case("innaprop-large-eps", "INNAprop", innaprop(eps=0.5), (0.01,)),
     Case("innaprop-decay", "INNAprop", innaprop(), (0.01,), weight_decay=0.3),
     Case("innaprop-published-decay", "INNAprop", innaprop(), (0.01,), weight_decay=0.3, published_decay=True),

@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant("torch: counts that differ taken for one", TORCH, "len(held) > 1 or None in held", "None in held", "test_torch_features or test_torch_paths"),
     Mutant("torch: the AdamW kernel far out", "inna_core/adamw_kernel.py", "WORST = 1.0", "WORST = 1e9", "test_torch_paths"),
     Mutant("torch: a shown velocity taken for the kernel's", TORCH, "len(held) > 1 or None in held", "len(held) > 1", "test_torch_paths"),
-    Mutant("optax: float16's small compensations lost", OPTAX, "jnp.round(x * 2.0**24) * 2.0**-24", "(x + 0.75) - 0.75", "same_on_every_host and optax"),
+    Mutant("optax: float16's small compensations lost", OPTAX, "multiple = jnp.round(x * 2.0**24) * 2.0**-24", "multiple = (x + 0.75) - 0.75", "same_on_every_host and optax"),
     Mutant("keras on torch: the gradient's own part", "inna_core/sgd_kernel.py", "gradient=-gamma * gap / r", "gradient=-gamma * gap", "keras-torch and lockstep"),
     Mutant("keras on torch: the wrong group decays", KERAS, "rate if decays else 0.0", "0.0 if decays else rate", "keras_behaviours or (decay and keras-torch)"),
     Mutant("optax: schedule one step late", OPTAX, "learning_rate(state.step)", "learning_rate(state.step + 1)", "optax-jit"),

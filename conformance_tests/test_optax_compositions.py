@@ -130,6 +130,23 @@ def test_the_derivative_through_steps_is_that_of_the_steps(name: str) -> None:
 
 
 @each_transform
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_lets_derivatives_pass(name: str, dtype: str) -> None:
+    """A compensated update depends on the learning rate as one in float32 does, however small it is."""
+    g = jnp.asarray([0.5, -1.0, 2.0])
+
+    def moved(lr: Any, dtype: Any) -> Any:
+        transform, p = make(name, learning_rate=lr), jnp.ones(3, dtype)
+        updates: Any = transform.update(g.astype(dtype), transform.init(p), p)[0]
+        return jnp.sum(updates.astype("float32") * g)
+
+    for lr in (1e-5, 1e-2):  # below float16's normal numbers, and among them
+        want = jax.grad(moved)(lr, "float32")
+        assert np.isclose(jax.grad(moved)(lr, dtype), want, rtol=0.01)
+        assert want != 0.0
+
+
+@each_transform
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_dtypes_and_structure_stay(name: str, dtype: str) -> None:
     params = tree(0, dtype)

@@ -316,9 +316,23 @@ SPOILERS: dict[str, tuple[Callable[[list[Any], Any], Any], str]] = {
         "Invalid state: velocity",
     ),
     "sparse": (lambda ps, o: setattr(ps[1], "grad", torch.ones(7, dtype=torch.float64).to_sparse()), "sparse"),
-    "lr": (lambda ps, o: o.param_groups[0].update(lr=float("nan")), "Invalid lr: nan"),
-    "lr in a tensor": (lambda ps, o: o.param_groups[0].update(lr=torch.tensor(-1.0)), "Invalid lr: -1.0"),
-    "capturable": (lambda ps, o: o.param_groups[0].update(capturable=True), "Invalid capturable: True"),
+    "parameter dtype": (
+        lambda ps, o: (setattr(ps[-2], "data", ps[-2].data.float()), setattr(ps[-2], "grad", torch.ones_like(ps[-2]))),
+        "Invalid state: velocity of dtype torch.float64",
+    ),
+    "state dtype": (
+        lambda ps, o: o.state[ps[-2]].update(velocity=torch.ones(2, 3, 4, 5, dtype=torch.int64)),
+        "Invalid state: velocity of dtype torch.int64",
+    ),
+    "state not a tensor": (lambda ps, o: o.state[ps[-2]].update(velocity=None), "Invalid state: velocity is None"),
+    "step not a tensor": (lambda ps, o: o.state[ps[-2]].update(step=1), "Invalid state: step is 1"),
+    "state field missing": (
+        lambda ps, o: (o.state[ps[-2]].pop("velocity"), o.state[ps[-2]].update(other=torch.ones(1))),
+        r"Invalid state: .*expected \['velocity'\] too",
+    ),
+    "lr": (lambda ps, o: o.param_groups[-1].update(lr=float("nan")), "Invalid lr: nan"),
+    "lr in a tensor": (lambda ps, o: o.param_groups[-1].update(lr=torch.tensor(-1.0)), "Invalid lr: -1.0"),
+    "capturable": (lambda ps, o: o.param_groups[-1].update(capturable=True), "Invalid capturable: True"),
     "device": (
         lambda ps, o: o.state[ps[-2]].update(velocity=torch.ones(2, 3, 4, 5, device="meta", dtype=torch.float64)),
         "Invalid state: velocity .* on meta",
@@ -330,12 +344,13 @@ SPOILERS: dict[str, tuple[Callable[[list[Any], Any], Any], str]] = {
 @pytest.mark.parametrize(("optimizer", "flags"), ROWS)
 def test_a_step_that_raises_changes_nothing(optimizer: Any, flags: dict[str, Any], spoiler: str) -> None:
     params = parameters()
-    instance = optimizer(params, lr=0.05, **flags)
-    set_gradients(params, 0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fused=True, but")
-        instance.step()
-    set_gradients(params, 1)
+    instance = optimizer([{"params": params[:2]}, {"params": params[2:]}], lr=0.05, **flags)
+    for k in range(2):
+        set_gradients(params, k)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "fused=True, but")
+            instance.step()
+    set_gradients(params, 2)
     spoil, message = SPOILERS[spoiler]
     spoil(params, instance)
     before = [p.detach().clone() for p in params]
@@ -345,4 +360,78 @@ def test_a_step_that_raises_changes_nothing(optimizer: Any, flags: dict[str, Any
     assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
     for i, p in enumerate(params):
         for name, value in instance.state[p].items():
-            assert value.device.type == "meta" or torch.equal(value, state[i][name])
+            if isinstance(value, torch.Tensor) and value.device.type != "meta":
+                assert torch.equal(value, state[i][name])
+            else:
+                assert repr(value) == repr(state[i][name])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_warning_made_an_error_changes_nothing(optimizer: Any) -> None:
+    """It comes with the second group, before the first one has moved."""
+    params = parameters()
+    instance = optimizer([{"params": params[:2], "lr": 0.01}, {"params": params[2:], "lr": 7.0}], fused=True)
+    set_gradients(params, 0)
+    before = [p.detach().clone() for p in params]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="fused=True, but"):
+            instance.step()
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+
+
+WRITERS: dict[str, Callable[[Any, Any], Any]] = {
+    "item": lambda state, v: state.__setitem__("velocity", v),
+    "update": lambda state, v: state.update(velocity=v),
+    "or": lambda state, v: state.__ior__({"velocity": v}),
+    "del": lambda state, v: (state.__delitem__("velocity"), state.setdefault("velocity", v)),
+    "pop": lambda state, v: (state.pop("velocity"), state.update({"velocity": v})),
+    "popitem": lambda state, v: (state.popitem(), state.update(velocity=v)),
+    "clear": lambda state, v: (state.clear(), state.update(velocity=v)),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_whoever_writes_a_velocity_is_believed(writer: str) -> None:
+    ours, plain = parameters(), parameters()
+    a, b = inna_torch.INNA(ours, lr=0.05), inna_torch.INNA(plain, lr=0.05, foreach=False)
+    for k in range(4):
+        if k == 2:
+            WRITERS[writer](a.state[ours[2]], torch.ones_like(ours[2]))
+            b.state[plain[2]]["velocity"] = torch.ones_like(plain[2])
+        for params, optimizer in ((ours, a), (plain, b)):
+            set_gradients(params, k)
+            optimizer.step()
+        assert difference(ours, plain) < 1e-13
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "beside another dtype"])
+def test_the_kernel_goes_on_in_the_same_memory(layout: str) -> None:
+    params = parameters(torch.float32, ((2, 3, 4, 4), (5,)))
+    if layout == "channels_last":
+        params[0].data = params[0].data.contiguous(memory_format=torch.channels_last)
+    else:
+        params[1].data = params[1].data.double()
+    optimizer = inna_torch.INNA(params, lr=0.05)
+    memory = set()
+    for _ in range(4):
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        memory.add(dict.__getitem__(optimizer.state[params[0]], "velocity").data_ptr())
+    assert len(memory) == 1
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@pytest.mark.parametrize(("optimizer", "flags"), ROWS)
+def test_a_gradient_that_is_not_finite_stays_where_it_is(optimizer: Any, flags: dict[str, Any], bad: float) -> None:
+    """It ruins its own element alone, and nobody writes to it."""
+    params = parameters(torch.float32, ((40,), (3, 3), (70_000,)))
+    instance = optimizer(params, lr=0.01, **flags)
+    set_gradients(params, 0)
+    params[0].grad[7] = params[2].grad[69_999] = bad
+    kept = [p.grad.clone() for p in params]
+    instance.step()
+    for p, g in zip(params, kept, strict=True):
+        assert torch.equal(torch.nan_to_num(p.grad, nan=1e9), torch.nan_to_num(g, nan=1e9))
+        assert torch.equal(p.isfinite(), g.isfinite())

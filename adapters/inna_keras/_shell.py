@@ -158,7 +158,7 @@ class Elementwise(keras.optimizers.Optimizer):
         if groups:
             now: Any = ops.convert_to_tensor(self.iterations)
             rate_now: Any = ops.convert_to_tensor(learning_rate)
-            lr, steps = float(rate_now), int(now)
+            lr, steps = checked_number("learning_rate", float(rate_now)), int(now)
             for (_, _, decays), members in groups.items():
                 columns: list[Any] = list(map(list, zip(*members, strict=True)))
                 with torch.no_grad():

@@ -31,9 +31,17 @@ def apply(
     # the kernels walk through memory and never look at strides
     dense = not published and all(flattens(x, p) for p, *row in zip(*columns, strict=True) for x in (p, *row))
     if dense and isinstance(algorithm, inna_core.INNAprop) and device in adamw_devices():
-        call = adamw_step(lr, alpha=algorithm.alpha, beta=algorithm.beta, weight_decay=weight_decay)
+        call = adamw_step(
+            lr,
+            steps,
+            alpha=algorithm.alpha,
+            beta=algorithm.beta,
+            sigma=algorithm.sigma,
+            eps=algorithm.eps,
+            weight_decay=weight_decay,
+        )
         if call is not None:
-            adamw_kernel_step(call, algorithm, columns, steps)
+            adamw_kernel_step(call, algorithm.sigma, columns)
             return
     if dense and isinstance(algorithm, inna_core.INNA) and device in sgd_devices():
         eps = torch.finfo(first.dtype).eps

@@ -144,7 +144,9 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     if dtype == jnp.float16:
         # reduce_precision flushes float16's subnormal numbers, whose spacing is 2^-24. Adding a constant with that
         # spacing and taking it away again would round too, but XLA drops that as well.
-        y = jnp.where(jnp.abs(x) < float(info.tiny), jnp.round(x * 2.0**24) * 2.0**-24, y)
+        multiple = jnp.round(x * 2.0**24) * 2.0**-24
+        # exactly the multiple, with the derivative of x, as `reduce_precision` has
+        y = jnp.where(jnp.abs(x) < float(info.tiny), x + jax.lax.stop_gradient(multiple - x), y)
     return y
 
 

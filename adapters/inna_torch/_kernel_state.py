@@ -64,6 +64,41 @@ class KernelState(dict[str, Any]):
         self._show()
         return super().pop(*arguments)
 
+    def popitem(self) -> Any:
+        self._show()
+        return super().popitem()
+
+    def setdefault(self, *arguments: Any) -> Any:
+        self._show()
+        return super().setdefault(*arguments)
+
+    def update(self, *arguments: Any, **entries: Any) -> None:
+        self._show()
+        super().update(*arguments, **entries)
+
+    def clear(self) -> None:
+        self._show()
+        super().clear()
+
+    def __delitem__(self, name: str) -> None:
+        self._show()
+        super().__delitem__(name)
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def __or__(self, other: Any) -> Any:
+        return dict(self) | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | dict(self)
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self) == other
+
+    __hash__ = None  # type: ignore[assignment]  # like a dict's
+
     def copy(self) -> dict[str, Any]:
         return dict(self)
 

@@ -26,7 +26,7 @@ from inna_torch._steps import adamw_devices, adamw_kernel_step, alike, foreach_s
 Tensor = torch.Tensor
 
 PLAIN = {torch.nn.Parameter, torch.Tensor}
-SHAPE, LAYOUT = attrgetter("shape"), attrgetter("layout")
+SHAPE, LAYOUT, DTYPE, DEVICE = map(attrgetter, ("shape", "layout", "dtype", "device"))
 NARROW = (torch.float16, torch.bfloat16)
 
 FLAGS = {
@@ -271,15 +271,16 @@ class Elementwise(Optimizer):
         for group in self.param_groups:
             scalars = self._scalars(group)
             bulk = self._at_once(group, scalars)
-            ready.append((group, scalars, bulk, [] if bulk else self._leaves(group)))
-        grads = (bulk.columns[1] if bulk else [leaf.grad for leaf in leaves] for _, _, bulk, leaves in ready)
+            leaves = [] if bulk else self._leaves(group)
+            ready.append((group, scalars, bulk, leaves, list(self._paths(group, scalars, leaves))))
+        grads = (bulk.columns[1] if bulk else [leaf.grad for leaf in leaves] for _, _, bulk, leaves, _ in ready)
         if self._overflowed(list(chain.from_iterable(grads))):
             return
-        for group, scalars, bulk, leaves in ready:
+        for group, scalars, bulk, _, paths in ready:
             if bulk:
                 run = {NesterovStep: self._run_sgd, AdamWStep: self._run_adamw}.get(type(bulk.call), self._run_lists)
                 run(bulk, group, scalars)
-            for path, chosen in self._paths(group, scalars, leaves):
+            for path, chosen in paths:
                 path(group, scalars, chosen)
 
     # What is validated before a step, with nothing changed yet
@@ -308,37 +309,34 @@ class Elementwise(Optimizer):
         if not params or group["capturable"] or not (kernel or lists):
             return None
         states: list[Any] = list(map(self.state.get, params))
-        in_units = kernel and self.kernel == "sgd"
+        in_units, fields = kernel and self.kernel == "sgd", set(self._fields)
         if set(map(type, states)) != ({KernelState} if in_units else {dict}) or not all(states):
             return None
-        arrays = [[dict.__getitem__(state, name) for state in states] for name in self._arrays]
-        columns = [params, [p.grad for p in params], *arrays]
-        if not {type(x) for column in columns for x in column} <= PLAIN:
+        if any(dict.keys(state) != fields for state in states):
             return None
-        if any("compensation" in state for state in states):
+        slots = {name: [dict.__getitem__(state, name) for state in states] for name in self._fields}
+        columns = [params, [p.grad for p in params], *(slots[name] for name in self._arrays)]
+        if not {type(x) for column in (*columns, slots.get("step", [])) for x in column} <= PLAIN:
             return None
         if in_units:  # what the kernel has held since the last step, nobody else has touched
             held: set[Any] = {state.unit for state in states}
         else:
-            held = {float(state["step"]) for state in states} if "step" in self._fields else {0.0}
+            held = set(map(float, slots.get("step", [0.0])))
         if len(held) > 1 or None in held:
             return None
         shapes = [list(map(SHAPE, column)) for column in columns]
+        dtypes, devices = set(map(DTYPE, chain(*columns))), set(map(DEVICE, chain(*columns)))
         if not (
             set(map(LAYOUT, columns[1])) == {torch.strided}
+            and len(dtypes) == len(devices) == 1
             and all(of_column == shapes[0] for of_column in shapes)
             and (not kernel or all(map(torch.Tensor.is_contiguous, chain(*columns))))
         ):
             return None
-        try:
-            kinds: list[Any] = list(self._group_tensors_by_device_and_dtype(columns))  # type: ignore[arg-type]
-        except RuntimeError:  # some gradient's dtype or device is not its parameter's
+        (dtype,), (device,), (known,) = dtypes, devices, held
+        if dtype in NARROW:
             return None
-        ((device, dtype), *others), (known,) = kinds, held
-        if others or dtype in NARROW:
-            return None
-        unit = known if in_units else None
-        call = self._kernel_call(group, scalars, dtype, device.type, unit) if kernel else None
+        call = self._kernel_call(group, scalars, dtype, device.type, known) if kernel else None
         return None if kernel and call is None else Bulk(columns, states, call, known)
 
     def _leaves(self, group: dict[str, Any]) -> list[Leaf]:
@@ -359,12 +357,11 @@ class Elementwise(Optimizer):
             if type(owner) not in PLAIN or type(grad) not in PLAIN:
                 p, grad = local(owner), local(like_placed(grad, owner))
             leaf = Leaf(p, grad, owner, state_of(owner))
-            self._check_leaf(leaf)
+            self._check_leaf(leaf, group)
             leaves.append(leaf)
         return leaves
 
-    @staticmethod
-    def _check_leaf(leaf: Leaf) -> None:
+    def _check_leaf(self, leaf: Leaf, group: dict[str, Any]) -> None:
         p, grad, owner, state = leaf
         shape, device = p.shape, p.device
         if grad.shape != shape:
@@ -373,15 +370,28 @@ class Elementwise(Optimizer):
             raise ValueError(f"Invalid grad: on {grad.device} (expected {device}, as the parameter)")
         if not grad.is_floating_point():
             raise TypeError(f"Invalid grad: dtype {grad.dtype} (expected a real floating-point dtype)")
-        if state:
-            shape = shape if p is owner else owner.shape
-            # past KernelState, which would convert its velocity to show it
-            for name, value in dict.items(state):
-                if name != "step" and (value.shape != shape or value.device != device):
-                    raise ValueError(
-                        f"Invalid state: {name} of shape {tuple(value.shape)} on {value.device} "
-                        f"(expected {tuple(shape)} on {device}, as the parameter)"
-                    )
+        if not state:
+            return
+        shape, dtype = shape if p is owner else owner.shape, compute_dtype(p)
+        # past KernelState, which would convert its velocity to show it
+        missing = set(self._fields) - dict.keys(state)
+        if missing:
+            raise ValueError(f"Invalid state: {sorted(state)} (expected {sorted(missing)} too)")
+        for name, value in dict.items(state):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"Invalid state: {name} is {value!r} (expected a tensor)")
+            if name == "step":
+                continue
+            if value.shape != shape or value.device != device:
+                raise ValueError(
+                    f"Invalid state: {name} of shape {tuple(value.shape)} on {value.device} "
+                    f"(expected {tuple(shape)} on {device}, as the parameter)"
+                )
+            expected = p.dtype if name == "compensation" else dtype
+            if value.dtype != expected:
+                raise TypeError(
+                    f"Invalid state: {name} of dtype {value.dtype} (expected {expected} beside a {p.dtype} parameter)"
+                )
 
     def _overflowed(self, grads: list[Tensor]) -> bool:
         """Return whether GradScaler found an infinite gradient; otherwise take its scale off the gradients."""
@@ -421,7 +431,7 @@ class Elementwise(Optimizer):
             path = self._single_path if takes == "single" else self._foreach_path
             call = self._kernel_call(group, scalars, dtype, device.type, unit) if takes == "kernel" else None
             if call is not None:
-                path = partial(self._sgd_path if self.kernel == "sgd" else self._adamw_path, call)
+                path = partial(self._sgd_path, call) if isinstance(call, NesterovStep) else self._adamw_path
             elif fused:
                 self._say_once("single" if takes == "single" else "foreach")
             yield path, chosen
@@ -450,23 +460,29 @@ class Elementwise(Optimizer):
         return True
 
     def _kernel_call(
-        self, group: dict[str, Any], scalars: Scalars, dtype: torch.dtype, device: str, unit: float | None
+        self, group: dict[str, Any], scalars: Scalars, dtype: torch.dtype, device: str, known: float | None
     ) -> NesterovStep | AdamWStep | None:
-        """Return the kernel's arguments, or None where it is missing or cannot make the step accurately."""
+        """Return the kernel's arguments, or None where it is missing or cannot make the step accurately.
+
+        `known` is what `Bulk` calls so; with None for it, AdamW's are those of a first step.
+        """
         if device not in {"sgd": sgd_devices, "adamw": adamw_devices}[self.kernel]():
             return None
         algorithm: Any = scalars.algorithm
         if self.kernel == "adamw":
             return adamw_step(
                 scalars.lr,
+                known or 0.0,
                 alpha=algorithm.alpha,
                 beta=algorithm.beta,
+                sigma=algorithm.sigma,
+                eps=algorithm.eps,
                 weight_decay=scalars.weight_decay,
                 maximize=group["maximize"],
             )
         told = 2.0**-24 if device != "cpu" and dtype == torch.float32 else 2.0**-53
         eps = torch.finfo(dtype).eps
-        call = nesterov_step(scalars.lr, alpha=algorithm.alpha, beta=algorithm.beta, eps=eps, unit=unit, told=told)
+        call = nesterov_step(scalars.lr, alpha=algorithm.alpha, beta=algorithm.beta, eps=eps, unit=known, told=told)
         # on accelerators the kernel demands a positive momentum, so no alpha * lr of 1 or more
         return call if call is None or device == "cpu" or call.momentum > 0 else None
 
@@ -505,12 +521,14 @@ class Elementwise(Optimizer):
         for state in bulk.states:
             state.unit = call.unit
 
-    def _adamw_path(self, call: AdamWStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
+    def _adamw_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for k, columns, states in self._by_step(group, scalars, leaves):
+            call = self._kernel_call(group, scalars, columns[0][0].dtype, columns[0][0].device.type, k)
             self._run_adamw(Bulk(columns, states, call, k), group, scalars)
 
     def _run_adamw(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
-        adamw_kernel_step(bulk.call, scalars.algorithm, bulk.columns, bulk.known)
+        algorithm: Any = scalars.algorithm
+        adamw_kernel_step(bulk.call, algorithm.sigma, bulk.columns)
         TORCH._foreach_add_([state["step"] for state in bulk.states], 1)
 
     def _by_step(
@@ -538,6 +556,9 @@ class Elementwise(Optimizer):
 
     def _kernel_state(self, leaf: Leaf, group: dict[str, Any], algorithm: Algorithm) -> KernelState:
         state = leaf.state
+        if type(state) is KernelState and state:
+            dict.pop(state, "compensation", None)  # past `KernelState.pop`, which would convert the velocity
+            return state
         if state:
             state.pop("compensation", None)
             made = KernelState(state)

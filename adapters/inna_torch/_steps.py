@@ -1,5 +1,6 @@
 """One step of many tensors at once, in place: by the core's function on lists, or by torch's fused kernels."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,8 +9,8 @@ from inna_core.adamw_kernel import AdamWStep, GradientStep
 from inna_core.decay import update_with_decay
 from inna_torch._lists import TORCH, Namespace, Tensors, Vector, blocks, update_in_place
 
-SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS = 2**16, 2**22, 24
-"""Elements of a block, and how many blocks there should be: a temporary is at most 1/24 of the parameters."""
+SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS = 2**15, 2**22, 48
+"""Elements of a block, and how many blocks there should be: two temporaries are at most 1/24 of the parameters."""
 SMALL = 2**14
 """Elements that are copied in the time of a call, or so."""
 
@@ -45,7 +46,7 @@ def foreach_step(
     for theta, grad, *arrays in pieces:
         state: dict[str, Any] = dict(zip(names, map(Vector.of, arrays), strict=True))
         if "step" in fields:
-            state["step"] = torch.tensor(k, dtype=theta[0].dtype)
+            state["step"] = torch.tensor(k, dtype=theta[0].dtype, device="cpu")
         g = Vector.of(grad)
         delta, next_state = update_with_decay(
             algorithm,
@@ -60,29 +61,30 @@ def foreach_step(
         update_in_place(theta, delta, arrays, [getattr(next_state, name) for name in names])
 
 
-def adamw_kernel_step(call: AdamWStep, algorithm: Any, columns: list[Tensors], k: float) -> None:
+def adamw_kernel_step(call: AdamWStep, sigma: float, columns: list[Tensors]) -> None:
     """Make a step of INNAprop with torch's AdamW and SGD kernels (`inna_core.adamw_kernel`).
 
     Args:
         call: arguments of the kernels.
-        algorithm: INNAprop, its hyperparameters floats.
+        sigma: decay of the second moment.
         columns: parameters, gradients, velocities and second moments: tensors of one dtype and device, those at the
             same position dense and alike in memory.
-        k: number of steps made before.
     """
-    # in pieces that stay in the cache between the kernels, and so that the directions need little memory
+    # in pieces that stay in the cache between the kernels, and so that what they leave there needs little memory
     pieces = blocks(columns, block_size(columns[0]))
-    scratch = columns[0][0].new_empty(largest(pieces))
-    t = torch.tensor(k + 1, dtype=torch.float32)
+    scratch = columns[0][0].new_empty(2, largest(pieces))
+    t = torch.tensor(math.inf, dtype=torch.float32, device="cpu")
     for theta, grads, v, s in pieces:
-        x = started_at(v, scratch)
+        x = started_at(v, scratch[0])
+        # the kernel adds 0 times the old first moment, which must be finite, and leaves the gradient there
+        moments = split_like(v, scratch[1].zero_())
         TORCH._fused_adamw_(
-            *(x, grads, grads, s, [], [t] * len(x)),  # the first moment is the gradient, and so set to itself
+            *(x, grads, moments, s, [], [t] * len(x)),
             lr=call.lr,
             beta1=0.0,
-            beta2=algorithm.sigma,
+            beta2=sigma,
             weight_decay=0.0,
-            eps=algorithm.eps,
+            eps=call.eps,
             amsgrad=False,
             maximize=False,
         )
@@ -107,16 +109,21 @@ def largest(pieces: list[list[Tensors]]) -> int:
 
 def started_at(start: Tensors, scratch: torch.Tensor) -> Tensors:
     """Return copies of dense tensors, one-dimensional as they lie in memory, in a common piece of memory."""
-    sizes = [x.numel() for x in start]
-    whole = scratch[: sum(sizes)]
-    copies = list(whole.split_with_sizes(sizes))
-    if len(whole) > SMALL * len(sizes):
+    copies = split_like(start, scratch)
+    whole = scratch[: sum(map(len, copies))]
+    if len(whole) > SMALL * len(copies):
         for copy, x in zip(copies, start, strict=True):
             copy.copy_(x.as_strided(copy.shape, (1,)))
     else:  # calls cost more than memory: take one that copies them all
         whole.zero_()
         gradient_step(copies, start, GradientStep(-1.0, 0.0))
     return copies
+
+
+def split_like(tensors: Tensors, memory: torch.Tensor) -> Tensors:
+    """Return pieces of memory, one-dimensional, as large as the tensors."""
+    sizes = [x.numel() for x in tensors]
+    return list(memory[: sum(sizes)].split_with_sizes(sizes))
 
 
 def gradient_step(y: Tensors, x: Tensors, step: GradientStep) -> None:
