@@ -26,7 +26,7 @@ from inna_torch._steps import adamw_devices, adamw_kernel_step, alike, foreach_s
 Tensor = torch.Tensor
 
 PLAIN = {torch.nn.Parameter, torch.Tensor}
-SHAPE, LAYOUT, DTYPE, DEVICE = map(attrgetter, ("shape", "layout", "dtype", "device"))
+SHAPE, LAYOUT, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("shape", "layout", "dtype", "device", "is_cpu"))
 NARROW = (torch.float16, torch.bfloat16)
 
 FLAGS = {
@@ -309,14 +309,18 @@ class Elementwise(Optimizer):
         if not params or group["capturable"] or not (kernel or lists):
             return None
         states: list[Any] = list(map(self.state.get, params))
-        in_units, fields = kernel and self.kernel == "sgd", set(self._fields)
+        in_units = kernel and self.kernel == "sgd"
         if set(map(type, states)) != ({KernelState} if in_units else {dict}) or not all(states):
             return None
-        if any(dict.keys(state) != fields for state in states):
+        if set(map(len, states)) != {len(self._fields)}:
             return None
-        slots = {name: [dict.__getitem__(state, name) for state in states] for name in self._fields}
+        raw = dict.__getitem__  # past KernelState's own, which would convert its velocity to show it
+        try:
+            slots = {name: [raw(state, name) for state in states] for name in self._fields}
+        except KeyError:
+            return None
         columns = [params, [p.grad for p in params], *(slots[name] for name in self._arrays)]
-        if not {type(x) for column in (*columns, slots.get("step", [])) for x in column} <= PLAIN:
+        if not set(map(type, chain(*columns, slots.get("step", [])))) <= PLAIN:
             return None
         if in_units:  # what the kernel has held since the last step, nobody else has touched
             held: set[Any] = {state.unit for state in states}
@@ -325,7 +329,8 @@ class Elementwise(Optimizer):
         if len(held) > 1 or None in held:
             return None
         shapes = [list(map(SHAPE, column)) for column in columns]
-        dtypes, devices = set(map(DTYPE, chain(*columns))), set(map(DEVICE, chain(*columns)))
+        dtypes = set(map(DTYPE, chain(*columns)))
+        devices = {params[0].device} if all(map(IS_CPU, chain(*columns))) else set(map(DEVICE, chain(*columns)))
         if not (
             set(map(LAYOUT, columns[1])) == {torch.strided}
             and len(dtypes) == len(devices) == 1
