@@ -76,13 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    if result["winner"] is None:
-        return "all trials diverged"
     best = result["tuning"][result["winner"]]
     setting = ", ".join(f"{name} {shown(value)}" for name, value in best["setting"].items())
-    tests = ", ".join(f"{final['test']:.2f}" for final in result["final"])
+    tests = ", ".join(shown(final["test"]) for final in result["final"])
     return f"validation {best['validation']:.4g} with {setting}; test {tests}"

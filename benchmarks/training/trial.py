@@ -93,7 +93,8 @@ def run(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.model().to(device)
-    optimizer = row.make(model.parameters(), **row.arguments(drawn))
+    own = {name: value for name, value in drawn.items() if name not in regime.space}
+    optimizer = row.make(model.parameters(), **row.arguments(own))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, regime.schedule(task.steps, drawn))
     order = batches(len(x), task.batch, torch.Generator().manual_seed(1000 + seed))
     clock = time.process_time if device.type == "cpu" else time.perf_counter

@@ -1,0 +1,253 @@
+"""Write the tables and figures of docs/training.md from the stored results.
+
+The page's text is written by hand; what stands between <!-- generated NAME --> and <!-- end --> is made here.
+"""
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.training import figures
+from benchmarks.training.optimizers import OPTIMIZERS
+from benchmarks.training.results import Store
+from benchmarks.training.schedules import REGIMES
+from benchmarks.training.scores import (
+    FAMILY,
+    PEERS,
+    Results,
+    Score,
+    Spread,
+    load,
+    scores,
+    target,
+    tasks_of,
+    trials_near_best,
+)
+from benchmarks.training.spaces import Space
+from benchmarks.training.sweep import SWEEPS
+from benchmarks.training.tasks import TASKS
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGES = (CHECKOUT / "docs" / "training.md", CHECKOUT / "README.md")
+FIGURES = CHECKOUT / "docs" / "figures"
+BLOCK = re.compile(r"(<!-- generated ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+NEAR = 1.25
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "diverged"
+
+
+def ranged(spread: Spread, digits: Callable[[float], str] = number) -> str:
+    return f"{digits(spread.median)} ({digits(spread.low)} … {digits(spread.high)})"
+
+
+def steps(score: Score) -> str:
+    if not math.isfinite(score.steps):
+        return f"– ({score.reached}/{score.seeds})"
+    return f"{score.steps:g}" + (f" ({score.reached}/{score.seeds})" if score.reached < score.seeds else "")
+
+
+def best(titles: Sequence[str]) -> str:
+    return " and ".join(titles) if titles else "–"
+
+
+def first(found: dict[str, Score], rows: Sequence[str]) -> list[str]:
+    """Return those of some optimizers that reach the target in the fewest steps."""
+    least = min(found[row].steps for row in rows)
+    return [row for row in rows if found[row].steps == least and math.isfinite(least)]
+
+
+def overview(results: Results, regime: str) -> str:
+    """Return steps to target of all optimizers on all tasks; the fewest in bold."""
+    rows = []
+    for task in tasks_of(results, regime):
+        found = scores(results, task, regime)
+        winners = first(found, list(OPTIMIZERS))
+        cells = [f"**{steps(s)}**" if row in winners else steps(s) for row, s in found.items()]
+        rows.append([TASKS[task].title, number(target(results, task, regime)), str(TASKS[task].steps), *cells])
+    return table(["task", "target", "of steps", *(row.title for row in OPTIMIZERS.values())], rows)
+
+
+def verdict(results: Results, regime: str) -> str:
+    """Return on how many tasks the family is first, with and against whom."""
+    tasks = tasks_of(results, regime)
+    counts = {"ahead": 0, "level": 0, "behind": 0}
+    for task in tasks:
+        found = scores(results, task, regime)
+        ours, theirs = (min(found[row].steps for row in rows) for rows in (FAMILY, PEERS))
+        counts["ahead" if ours < theirs else "level" if ours == theirs else "behind"] += 1
+    return (
+        f"Against tuned AdamW and tuned SGD with momentum, the fastest of the INNA family is ahead in steps on "
+        f"{counts['ahead']} of {len(tasks)} tasks, level on {counts['level']}, behind on {counts['behind']}.\n"
+    )
+
+
+def pairs(results: Results, regime: str) -> str:
+    """Return, for pairs of one of the family and one peer, on how many tasks which of them was better."""
+    rows = []
+    for ours in FAMILY:
+        for theirs in ("sgd", "momentum", "adagrad", "adam", "adamw"):
+            tallies = [[0, 0, 0] for _ in range(3)]
+            for task in tasks_of(results, regime):
+                found = scores(results, task, regime)
+                a, b = found[ours], found[theirs]
+                sign = -1 if TASKS[task].higher_is_better else 1
+                compared = (
+                    (a.steps, b.steps),
+                    (a.train.median, b.train.median),
+                    (sign * a.test.median, sign * b.test.median),
+                )
+                for tally, (x, y) in zip(tallies, compared, strict=True):
+                    tally[0 if x < y else 1 if x == y else 2] += 1
+            cells = ["–".join(map(str, tally)) for tally in tallies]
+            rows.append([OPTIMIZERS[ours].title, OPTIMIZERS[theirs].title, *cells])
+    return table(["", "against", "steps to target", "final training loss", "test"], rows)
+
+
+def details(results: Results, regime: str) -> str:
+    """Return one table for each task."""
+    parts = []
+    for task in tasks_of(results, regime):
+        row = TASKS[task]
+        digits: Callable[[float], str] = (lambda value: f"{value:.2f}") if row.higher_is_better else number
+        lines = [
+            [
+                OPTIMIZERS[name].title,
+                steps(s),
+                f"{s.seconds:.2f}" if math.isfinite(s.seconds) else "–",
+                ranged(s.train),
+                ranged(s.validation),
+                ranged(s.test, digits),
+            ]
+            for name, s in scores(results, task, regime).items()
+        ]
+        heading = ["", "steps to target", "seconds", "final training loss", "final validation loss", row.metric_name]
+        trials = len(results[task, regime, "inna"]["tuning"])
+        caption = (
+            f"**{row.title}**: {row.steps} steps of {row.batch}, {trials} trials for each optimizer, "
+            f"target {number(target(results, task, regime))}.\n\n"
+        )
+        parts.append(caption + table(heading, lines))
+    return "\n".join(parts)
+
+
+def chosen_settings(results: Results, regime: str) -> str:
+    """Return the settings of the winners, in the optimizers' own arguments."""
+
+    def shown(name: str, value: object) -> str:
+        if isinstance(value, tuple | list):
+            return f"{name} ({', '.join(number(v) for v in value)})"
+        return f"{name} {number(value) if isinstance(value, float) else value}"
+
+    rows = []
+    for name, row in OPTIMIZERS.items():
+        cells = []
+        for task in tasks_of(results, regime):
+            study = results[task, regime, name]
+            setting = dict(study["tuning"][study["winner"]]["setting"])
+            q = {"q": setting.pop("q")} if "q" in setting else {}
+            cells.append(", ".join(shown(k, v) for k, v in {**row.arguments(setting), **q}.items()))
+        rows.append([row.title, *cells])
+    return table(["", *(TASKS[task].title for task in tasks_of(results, regime))], rows)
+
+
+def spaces() -> str:
+    """Return the declared search spaces."""
+
+    def shown(space: Space) -> str:
+        return "; ".join(f"{name} {range}" for name, range in space.items())
+
+    return table(["", "searched"], [[row.title, shown(row.space)] for row in OPTIMIZERS.values()])
+
+
+def robustness(results: Results, regime: str) -> str:
+    """Return how many trials came near the best, which tells how hard an optimizer is to tune."""
+    rows = []
+    tasks = tasks_of(results, regime)
+    for name, row in OPTIMIZERS.items():
+        cells = []
+        for task in tasks:
+            near, diverged = trials_near_best(results, task, regime, name, NEAR)
+            cells.append(f"{near}" + (f", {diverged} diverged" if diverged else ""))
+        rows.append([row.title, *cells])
+    heading = [f"{TASKS[task].title}, of {len(results[task, regime, 'inna']['tuning'])}" for task in tasks]
+    return table(["", *heading], rows)
+
+
+def decay(store: Store) -> str:
+    """Return the best training loss for each exponent q, with its learning rate."""
+    exponents = SWEEPS["decay"].axes["q"]
+    rows = []
+    for task in TASKS:
+        stored = store.read("sweep", task, "decay")
+        if not stored:
+            continue
+        cells = []
+        for q in exponents:
+            runs = [run for run in stored["runs"] if math.isclose(run["q"], q) and run["train"] is not None]
+            least = min(runs, key=lambda run: run["train"])
+            cells.append(f"{least['train']:.3g} (lr {least['lr']:g})")
+        rows.append([TASKS[task].title, *cells])
+    return table(["", *(f"q = {q:g}" for q in exponents)], rows)
+
+
+def alpha_beta(store: Store) -> str:
+    """Return, for each lr, the best alpha and beta, and how many settings come near the best of all."""
+    sweep = SWEEPS["alpha-beta"]
+    rows = []
+    for task in TASKS:
+        runs = store.read("sweep", task, sweep.name).get("runs", [])
+        losses = [run["validation"] for run in runs if run["validation"] is not None]
+        for lr in sweep.axes["lr"] if runs else ():
+            own = [run for run in runs if run["lr"] == lr]
+            fine = [run for run in own if run["validation"] is not None]
+            least = min(fine, key=lambda run: run["validation"])
+            near = sum(run["validation"] <= NEAR * min(losses) for run in fine)
+            cells = [f"{lr:g}", f"{least['alpha']:g}", f"{least['beta']:g}", number(least["validation"])]
+            rows.append([TASKS[task].title, *cells, f"{near} of {len(own)}", f"{len(own) - len(fine)}"])
+    return table(["", "lr", "best α", "best β", "validation loss", "near the best", "diverged"], rows)
+
+
+def blocks(store: Store) -> dict[str, str]:
+    """Return the generated parts of the pages by name."""
+    results = load(store)
+    parts = {"spaces": spaces(), "decay": decay(store), "alpha-beta": alpha_beta(store)}
+    for regime in REGIMES:
+        parts |= {
+            f"overview-{regime}": overview(results, regime) + "\n" + verdict(results, regime),
+            f"pairs-{regime}": pairs(results, regime),
+            f"details-{regime}": details(results, regime),
+            f"settings-{regime}": chosen_settings(results, regime),
+            f"robustness-{regime}": robustness(results, regime),
+        }
+    return parts
+
+
+def rendered(page: str, parts: dict[str, str]) -> str:
+    """Return a page with its generated parts made anew.
+
+    Raises:
+        KeyError: if the page asks for a part that is not made.
+    """
+    return BLOCK.sub(lambda found: found[1] + parts[found[2]] + found[3], page)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return 0."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks training-report", description=__doc__)
+    parser.parse_args(arguments)
+    store = Store()
+    parts = blocks(store)
+    for page in PAGES:
+        page.write_text(rendered(page.read_text(encoding="utf-8"), parts), encoding="utf-8")
+    for path in figures.draw(store, FIGURES):
+        print(path.relative_to(CHECKOUT))
+    return 0
