@@ -96,10 +96,10 @@ def test_a_run_follows_its_schedule(regime: str, drawn: dict[str, float], expect
     np.testing.assert_allclose(Recorder.seen, expected)
 
 
-@pytest.mark.parametrize(("gain", "forget", "direct"), [(0.5, 0.1, 0.05), (3.0, 0.4, 1.0), (0.01, 0.02, 0.3)])
-def test_coordinates_mean_what_they_say(gain: float, forget: float, direct: float) -> None:
+@pytest.mark.parametrize(("gain", "forget", "lead"), [(0.5, 0.1, 1.0), (3.0, 0.4, 2.0), (0.01, 0.02, 5.0)])
+def test_coordinates_mean_what_they_say(gain: float, forget: float, lead: float) -> None:
     """One gradient and then none: the steps add up to the gain, and INNA forgets as momentum does."""
-    arguments = inertial(gain, forget, direct)
+    arguments = inertial(gain, forget, lead)
     lr = arguments.pop("lr")
     algorithm = inna_core.INNA(**arguments)
     theta = np.zeros(())
@@ -109,11 +109,9 @@ def test_coordinates_mean_what_they_say(gain: float, forget: float, direct: floa
         steps.append(float(delta))
         theta = theta + delta
     assert -sum(steps) == pytest.approx(gain)
-    assert -steps[0] == pytest.approx(gain * direct)
-    # The velocity is used before it is updated, so what the first step leaves over begins with the second.
-    assert -steps[1] == pytest.approx(gain * (1 - direct) * forget)
-    if direct < 1:
-        assert steps[2] / steps[1] == pytest.approx(1 - forget)
+    assert -steps[0] == pytest.approx(gain * forget * lead)
+    assert -steps[1] == pytest.approx(gain * forget * (1 - forget * lead))
+    assert steps[2] / steps[1] == pytest.approx(1 - forget)
 
     parameter = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     own = {"gain": gain, "forget": forget, "nesterov": False}
@@ -162,12 +160,10 @@ def test_splits_are_disjoint(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     )
     letters = np.random.default_rng(0).integers(0, 65, 40_000)
     monkeypatch.setattr(data, "shakespeare", lambda: "".join(chr(48 + letter) for letter in letters))
-    monkeypatch.setattr(tasks, "grey_fit", lambda load, f=tasks.grey_fit: f(lambda: grey))
-    monkeypatch.setattr(tasks, "grey_test", lambda load, f=tasks.grey_test: f(lambda: grey))
 
     (train, validation), test = TASKS[name].fit(), TASKS[name].test()
     a, b, c = rows(train), rows(validation), rows(test)
-    assert min(len(a), len(b), len(c)) > 100
+    assert min(len(a), len(b), len(c)) > 50
     assert not a & b
     assert not a & c
     assert not b & c
@@ -231,7 +227,7 @@ def test_a_download_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError("no route to host")
 
     monkeypatch.setenv("INNA_DATA", str(tmp_path))
-    monkeypatch.setattr(data, "find_spec", lambda name: name == "keras")
+    monkeypatch.setattr(data, "find_spec", lambda name: name if name == "keras" else None)
     monkeypatch.setattr(data, "from_keras", fail)
     with pytest.raises(data.MissingDataError, match="no route to host"):
         data.mnist()

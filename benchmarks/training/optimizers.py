@@ -6,12 +6,14 @@ Momentum methods are searched in the same two coordinates, whatever their own pa
     forget   1 - m, the part of the momentum that is lost in a step
 
 SGD with momentum has gain = lr / (1 - m). INNA, v <- (1 - alpha lr) v - lr (1 - alpha beta) g and
-theta <- theta + lr (v - beta g), has gain = lr / alpha and forget = alpha lr, and a third coordinate,
+theta <- theta + lr (v - beta g), has gain = lr / alpha, forget = alpha lr, and a third coordinate,
 
-    direct = alpha beta,  the part of the gain that a gradient has at once,
+    lead     beta / lr, how much stronger the first step that a gradient causes is than the next,
 
-1 being gradient descent and small values the heavy ball. So lr = sqrt(gain forget), alpha = sqrt(forget / gain) and
-beta = direct / alpha: a change of coordinates, one to one, in which a box holds what is worth trying.
+up to the factor 1 - alpha beta of the latter. Below 1 the method is unstable at large curvature however small the step
+(`inna_core.dynamics`); 1 is the heavy ball, about 2 Nesterov's momentum. So lr = sqrt(gain forget),
+alpha = sqrt(forget / gain) and beta = lead lr: a change of coordinates, one to one, in which a box holds what is worth
+trying. With a schedule these are the coordinates at its peak.
 """
 
 import math
@@ -48,24 +50,24 @@ class Row:
 
 GAIN = Log(0.01, 10.0)
 FORGET = Log(0.02, 0.5)
-DIRECT = Log(0.03, 1.0)
+LEAD = Log(1.0, 5.0)
 ADAPTIVE_LR = Log(1e-4, 1e-1)
 FORGET_SQUARES = Log(1e-3, 1e-1)
 WEIGHT_DECAY = Log(1e-4, 1e-1)
 
 
-def inertial(gain: float, forget: float, direct: float) -> dict[str, float]:
+def inertial(gain: float, forget: float, lead: float) -> dict[str, float]:
     """Return INNA's lr, alpha and beta for the coordinates of the search."""
-    alpha = math.sqrt(forget / gain)
-    return {"lr": math.sqrt(gain * forget), "alpha": alpha, "beta": direct / alpha}
+    lr = math.sqrt(gain * forget)
+    return {"lr": lr, "alpha": math.sqrt(forget / gain), "beta": lead * lr}
 
 
 def inna(drawn: Mapping[str, Any]) -> dict[str, Any]:
-    return inertial(drawn["gain"], drawn["forget"], drawn["direct"])
+    return inertial(drawn["gain"], drawn["forget"], drawn["lead"])
 
 
 def innaprop(drawn: Mapping[str, Any]) -> dict[str, Any]:
-    return {**inertial(drawn["gain"], drawn["forget"], drawn["direct"]), "sigma": 1 - drawn["forget_squares"]}
+    return {**inertial(drawn["gain"], drawn["forget"], drawn["lead"]), "sigma": 1 - drawn["forget_squares"]}
 
 
 def published(drawn: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def adam(drawn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 ADAM = {"lr": ADAPTIVE_LR, "forget": FORGET, "forget_squares": FORGET_SQUARES}
-INERTIAL = {"forget": FORGET, "direct": DIRECT}
+INERTIAL = {"forget": FORGET, "lead": LEAD}
 
 ROWS = (
     Row("inna", "INNA", {"gain": GAIN, **INERTIAL}, inna, inna_torch.INNA),

@@ -264,7 +264,7 @@ ROWS = (
         batch=16,
         steps=400,
     ),
-    classification("cifar10", "CIFAR-10, Network-in-Network", cifar_fit, cifar_test, nin, steps=250),
+    classification("cifar10", "CIFAR-10, Network-in-Network", cifar_fit, cifar_test, nin, steps=200),
 )
 
 TASKS = {task.name: task for task in ROWS}
