@@ -2,6 +2,7 @@
 
     python -m benchmarks training            tune and train; resumes where it was interrupted
     python -m benchmarks training-sweep      vary INNA's hyperparameters over a grid
+    python -m benchmarks training-transfer   train INNA and INNAprop with SGD's and AdamW's tuned settings
     python -m benchmarks training-report     write the tables and figures of docs/training.md from the stored results
 
 --help after a command lists its options. The other benchmarks are modules: python -m benchmarks.torch_step, and so on.
@@ -16,7 +17,8 @@ TRAINING = {"torch": "torch", "numpy": "numpy", "sklearn": "scikit-learn", "optu
 COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     "training": ("benchmarks.training.command", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-sweep": ("benchmarks.training.sweep", {**TRAINING, "rich": "rich"}),
-    "training-report": ("benchmarks.training.report", {**TRAINING, "matplotlib": "matplotlib"}),
+    "training-transfer": ("benchmarks.training.transfer", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
+    "training-report": ("benchmarks.training.report", {**TRAINING, "matplotlib": "matplotlib", "rich": "rich"}),
 }
 
 

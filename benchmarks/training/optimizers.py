@@ -67,7 +67,8 @@ def inna(drawn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def innaprop(drawn: Mapping[str, Any]) -> dict[str, Any]:
-    return {**inertial(drawn["gain"], drawn["forget"], drawn["lead"]), "sigma": 1 - drawn["forget_squares"]}
+    own = {name: value for name, value in drawn.items() if name == "weight_decay"}
+    return {**inertial(drawn["gain"], drawn["forget"], drawn["lead"]), "sigma": 1 - drawn["forget_squares"], **own}
 
 
 def published(drawn: Mapping[str, Any]) -> dict[str, Any]:

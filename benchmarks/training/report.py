@@ -23,11 +23,13 @@ from benchmarks.training.scores import (
     scores,
     target,
     tasks_of,
+    transferred,
     trials_near_best,
 )
 from benchmarks.training.spaces import Space
 from benchmarks.training.sweep import SWEEPS
-from benchmarks.training.tasks import TASKS
+from benchmarks.training.tasks import TASKS, Task
+from benchmarks.training.transfer import TRANSFERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = (CHECKOUT / "docs" / "training.md", CHECKOUT / "README.md")
@@ -112,12 +114,46 @@ def pairs(results: Results, regime: str) -> str:
     return table(["", "against", "steps to target", "final training loss", "test"], rows)
 
 
+def transfers(store: Store, results: Results, regime: str) -> str:
+    """Return how INNA and INNAprop do with the peers' settings, beside the peers."""
+    rows = []
+    for task in tasks_of(results, regime):
+        own, theirs = transferred(store, results, task, regime), scores(results, task, regime)
+        row = TASKS[task]
+        for transfer in TRANSFERS:
+            if transfer.title not in own:
+                continue
+            for title, s in (
+                (OPTIMIZERS[transfer.peer].title, theirs[transfer.peer]),
+                (transfer.title, own[transfer.title]),
+            ):
+                rows.append(
+                    [row.title, title, steps(s), ranged(s.train), ranged(s.validation), ranged(s.test, digits_of(row))]
+                )
+    return table(["task", "", "steps to target", "final training loss", "final validation loss", "test"], rows)
+
+
+def short(results: Results, regime: str) -> str:
+    """Return the test metrics of four optimizers."""
+    chosen = ("inna", "innaprop", "momentum", "adamw")
+    rows = []
+    for task in tasks_of(results, regime):
+        found, row = scores(results, task, regime), TASKS[task]
+        cells = [ranged(found[name].test, digits_of(row)) for name in chosen]
+        rows.append([row.title, row.metric_name, *cells])
+    return table(["task", "", *(OPTIMIZERS[name].title for name in chosen)], rows)
+
+
+def digits_of(task: Task) -> Callable[[float], str]:
+    """Return how a task's metric is written."""
+    return (lambda value: f"{value:.2f}" if math.isfinite(value) else "diverged") if task.higher_is_better else number
+
+
 def details(results: Results, regime: str) -> str:
     """Return one table for each task."""
     parts = []
     for task in tasks_of(results, regime):
         row = TASKS[task]
-        digits: Callable[[float], str] = (lambda value: f"{value:.2f}") if row.higher_is_better else number
         lines = [
             [
                 OPTIMIZERS[name].title,
@@ -125,7 +161,7 @@ def details(results: Results, regime: str) -> str:
                 f"{s.seconds:.2f}" if math.isfinite(s.seconds) else "–",
                 ranged(s.train),
                 ranged(s.validation),
-                ranged(s.test, digits),
+                ranged(s.test, digits_of(row)),
             ]
             for name, s in scores(results, task, regime).items()
         ]
@@ -223,6 +259,8 @@ def blocks(store: Store) -> dict[str, str]:
     for regime in REGIMES:
         parts |= {
             f"overview-{regime}": overview(results, regime) + "\n" + verdict(results, regime),
+            f"transfer-{regime}": transfers(store, results, regime),
+            f"short-{regime}": short(results, regime),
             f"pairs-{regime}": pairs(results, regime),
             f"details-{regime}": details(results, regime),
             f"settings-{regime}": chosen_settings(results, regime),

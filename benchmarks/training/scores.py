@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.training import transfer
 from benchmarks.training.optimizers import OPTIMIZERS
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
+from benchmarks.training.study import SEEDS
 from benchmarks.training.tasks import TASKS
 
 PEERS = ("momentum", "adamw")
@@ -112,6 +114,13 @@ def scores(results: Results, task: str, regime: str) -> dict[str, Score]:
     """Return the scores of all optimizers on a task."""
     aim = target(results, task, regime)
     return {row: score(results[task, regime, row], aim) for row in OPTIMIZERS}
+
+
+def transferred(store: Store, results: Results, task: str, regime: str) -> dict[str, Score]:
+    """Return the scores of the optimizers that took a peer's setting, as far as there are any."""
+    aim = target(results, task, regime)
+    found = {t.title: store.read(*transfer.names(task, regime, t)) for t in transfer.TRANSFERS}
+    return {title: score(run, aim) for title, run in found.items() if run and len(run["final"]) == len(SEEDS)}
 
 
 def trials_near_best(results: Results, task: str, regime: str, row: str, factor: float) -> tuple[int, int]:

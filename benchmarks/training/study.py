@@ -155,11 +155,11 @@ def complete(
             fit = moved(train, device), moved(validation, device)
         return fit
 
-    def trained(number: int, seed: int, *, curve: bool) -> Outcome:
-        return run(task, data(), study.row, study.regime, drawn[number], seed, curve=curve, advance=advance)
+    def trained(number: int, seed: int) -> Outcome:
+        return run(task, data(), study.row, study.regime, drawn[number], seed, curve=False, advance=advance)
 
     for number in range(len(result["tuning"]), study.trials):
-        outcome = trained(number, TUNING_SEED, curve=False)
+        outcome = trained(number, TUNING_SEED)
         trial = {"number": number, "setting": drawn[number], "validation": outcome.validation}
         result["tuning"].append(rounded({**trial, "seconds": outcome.looks[-1].seconds}))
         store.write(result, *study.names)
@@ -169,7 +169,7 @@ def complete(
     advance(task.steps * len(second))
     for number in best:
         if number not in second:
-            outcome = trained(number, SECOND_SEED, curve=False)
+            outcome = trained(number, SECOND_SEED)
             second[number] = rounded({"number": number, "validation": outcome.validation})
             result["second"] = [second[n] for n in best if n in second]
             store.write(result, *study.names)
@@ -180,11 +180,24 @@ def complete(
         result |= {"winner": winner, "final": []}
     advance(task.steps * len(result["final"]))
     for seed in SEEDS[len(result["final"]) :]:
-        outcome = trained(winner, seed, curve=True)
-        metric = measure(task, outcome.model, moved(task.test(), device)) if outcome.finished else math.nan
-        result["final"].append(rounded({"seed": seed, "test": metric, **outcome.record()}))
+        result["final"].append(final_run(task, data(), study.row, study.regime, drawn[winner], seed, advance))
         store.write(result, *study.names)
     return result
+
+
+def final_run(
+    task: Task,
+    fit: tuple[Split, Split],
+    row: Row,
+    regime: Regime,
+    setting: Mapping[str, Any],
+    seed: int,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    """Return the record of a run that is looked at all along and measured on the test split; see `run`."""
+    outcome = run(task, fit, row, regime, setting, seed, curve=True, advance=advance)
+    metric = measure(task, outcome.model, moved(task.test(), fit[0][0].device)) if outcome.finished else math.nan
+    return rounded({"seed": seed, "test": metric, **outcome.record()})
 
 
 def described(device: torch.device) -> str:
