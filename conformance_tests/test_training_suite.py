@@ -22,12 +22,14 @@ import torch
 import benchmarks.__main__ as entry
 import inna_core
 from benchmarks.training import command, data, figures, report, scores, sweep, tasks
+from benchmarks.training import transfer as transfers
 from benchmarks.training.optimizers import OPTIMIZERS, Row, inertial
 from benchmarks.training.results import OtherProtocolError, Store
 from benchmarks.training.schedules import REGIMES, WarmupCosine
 from benchmarks.training.spaces import Log
 from benchmarks.training.study import SECOND_SEED, SEEDS, TUNING_SEED, Study, complete, settings
 from benchmarks.training.tasks import TASKS, Task
+from benchmarks.training.transfer import TRANSFERS, from_momentum
 from benchmarks.training.trial import LOOKS, run
 
 CPU = torch.device("cpu")
@@ -120,6 +122,39 @@ def test_coordinates_mean_what_they_say(gain: float, forget: float, lead: float)
         parameter.grad = torch.full_like(parameter, float(k == 0))
         momentum.step()
     assert -parameter.item() == pytest.approx(gain)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_conversion_repeats_sgd_at_a_constant_lr(nesterov: bool) -> None:
+    drawn = {"gain": 0.5, "forget": 0.15, "nesterov": nesterov}
+    setting = from_momentum(drawn) if nesterov else {**from_momentum(drawn), "lead": 1.0}
+    ends = []
+    for name, own in (("momentum", drawn), ("inna", setting)):
+        parameter = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+        optimizer = OPTIMIZERS[name].make([parameter], **OPTIMIZERS[name].arguments(own))
+        for _ in range(50):
+            optimizer.zero_grad()
+            (parameter.cos() + parameter.square()).sum().backward()
+            optimizer.step()
+        ends.append(parameter.detach())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-12, atol=1e-12)
+
+
+def test_settings_transfer_and_begin_anew_with_another_winner(tmp_path: Path) -> None:
+    store, (transfer, _) = Store(tmp_path), TRANSFERS
+    regime = REGIMES["power"]
+    assert transfers.complete(line(), regime, transfer, store, CPU) is None
+    complete(study(2, row="momentum"), store, CPU)
+    one = transfers.complete(line(), regime, transfer, store, CPU)
+    assert one is not None
+    assert transfers.complete(line(), regime, transfer, store, CPU) == one
+    peer = store.read("line", "power", "momentum")
+    peer["winner"] = 1 - peer["winner"]
+    store.write(peer, "line", "power", "momentum")
+    two = transfers.complete(line(), regime, transfer, store, CPU)
+    assert two is not None
+    assert two["protocol"]["setting"] != one["protocol"]["setting"]
+    assert len(two["final"]) == len(one["final"]) == len(SEEDS)
 
 
 def test_every_corner_of_every_space_makes_an_optimizer() -> None:

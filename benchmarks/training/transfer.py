@@ -1,7 +1,8 @@
 """Train INNA with SGD's tuned setting and INNAprop with AdamW's, converted by rule: no trial of their own.
 
-The rule is the change of coordinates of `benchmarks.training.optimizers`, with lead 2, which is Nesterov's. Needs the
-results of `python -m benchmarks training` for the two peers; goes on where it was interrupted.
+The rule is the change of coordinates of `benchmarks.training.optimizers`, with lead 1 + m. At a constant lr this makes
+INNA the same as SGD with Nesterov's momentum m; along a schedule INNA keeps alpha and beta, so its momentum changes.
+Needs the results of `python -m benchmarks training` for the two peers; goes on where it was interrupted.
 """
 
 import argparse
@@ -23,16 +24,14 @@ from benchmarks.training.study import SEEDS, final_run
 from benchmarks.training.tasks import TASKS, Split, Task
 from benchmarks.training.trial import LOOKS, moved
 
-LEAD = 2.0
-
 
 def from_momentum(drawn: Mapping[str, Any]) -> dict[str, Any]:
-    return {"gain": drawn["gain"], "forget": drawn["forget"], "lead": LEAD}
+    return {"gain": drawn["gain"], "forget": drawn["forget"], "lead": 2 - drawn["forget"]}
 
 
 def from_adamw(drawn: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: drawn[name] for name in ("forget", "forget_squares", "weight_decay")}
-    return {"gain": drawn["lr"], "lead": LEAD, **kept}
+    return {"gain": drawn["lr"], "lead": 2 - drawn["forget"], **kept}
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,12 @@ def complete(
     # another winner of the peer's makes another setting: begin again
     done = list(stored["final"]) if stored and stored["protocol"] == protocol else []
     result = {
-        "task": task.name, "regime": regime.name, "optimizer": transfer.row, "set_as": transfer.peer,
-        "protocol": protocol, "final": done,
+        "task": task.name,
+        "regime": regime.name,
+        "optimizer": transfer.row,
+        "set_as": transfer.peer,
+        "protocol": protocol,
+        "final": done,
     }
     advance(task.steps * len(done))
     fit: tuple[Split, Split] | None = None
