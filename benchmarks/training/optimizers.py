@@ -10,8 +10,8 @@ theta <- theta + lr (v - beta g), has gain = lr / alpha, forget = alpha lr, and 
 
     lead     beta / lr, how much stronger the first step that a gradient causes is than the next,
 
-up to the factor 1 - alpha beta of the latter. Below 1 it adds a limit of stability, curvature < 1 / (gain (1 - lead)), to
-the usual one (`inna_core.dynamics`). At a constant lr, lead 1 is the heavy ball and lead 1 + m Nesterov's momentum,
+up to the factor 1 - alpha beta of the latter. Below 1 it adds a limit of stability, curvature < 1 / (gain (1 - lead)),
+to the usual one (`inna_core.dynamics`). At a constant lr, lead 1 is the heavy ball and lead 1 + m Nesterov's momentum,
 exactly. So lr = sqrt(gain forget), alpha = sqrt(forget / gain) and beta = lead lr: a change of coordinates, one to one,
 in which a box holds what is worth trying. With a schedule these are the coordinates at its peak.
 """
