@@ -46,7 +46,9 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "diverged"
+    if not math.isfinite(value):
+        return "diverged"
+    return f"{value:.3f}" if 1 <= value < 10 else f"{value:.3g}"
 
 
 def ranged(spread: Spread, digits: Callable[[float], str] = number) -> str:
@@ -57,10 +59,6 @@ def steps(score: Score) -> str:
     if not math.isfinite(score.steps):
         return f"– ({score.reached}/{score.seeds})"
     return f"{score.steps:g}" + (f" ({score.reached}/{score.seeds})" if score.reached < score.seeds else "")
-
-
-def best(titles: Sequence[str]) -> str:
-    return " and ".join(titles) if titles else "–"
 
 
 def first(found: dict[str, Score], rows: Sequence[str]) -> list[str]:
@@ -182,8 +180,8 @@ def chosen_settings(results: Results, regime: str) -> str:
 
     def shown(name: str, value: object) -> str:
         if isinstance(value, tuple | list):
-            return f"{name} ({', '.join(number(v) for v in value)})"
-        return f"{name} {number(value) if isinstance(value, float) else value}"
+            return f"{name} ({', '.join(f'{v:.3g}' for v in value)})"
+        return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
 
     rows = []
     for name, row in OPTIMIZERS.items():
