@@ -6,7 +6,9 @@ The page's text is written by hand; what stands between <!-- generated NAME --> 
 import argparse
 import math
 import re
+import statistics
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.training import figures
@@ -28,7 +30,7 @@ from benchmarks.training.scores import (
     transferred,
     trials_near_best,
 )
-from benchmarks.training.spaces import Space
+from benchmarks.training.spaces import Log, Space
 from benchmarks.training.sweep import SWEEPS
 from benchmarks.training.tasks import TASKS, Task
 from benchmarks.training.transfer import TRANSFERS
@@ -218,6 +220,26 @@ def robustness(results: Results, regime: str) -> str:
     return table(["", *heading], rows)
 
 
+def sensitivity(results: Results, regime: str) -> str:
+    """Return how trials end in the lower, middle and upper third of each range: the best of them, and the median."""
+    rows = []
+    task = max(tasks_of(results, regime), key=lambda task: len(results[task, regime, "inna"]["tuning"]))
+    for name in ("inna", "innaprop", "momentum", "adamw"):
+        trials = results[task, regime, name]["tuning"]
+        for coordinate, space in OPTIMIZERS[name].space.items():
+            if not isinstance(space, Log):
+                continue
+            ratio = (space.high / space.low) ** (1 / 3)
+            bounds = [space.low, space.low * ratio, space.low * ratio**2, space.high]
+            cells = []
+            for low, high in pairwise(bounds):
+                inside = [trial for trial in trials if low <= trial["setting"][coordinate] <= high]
+                losses = [math.inf if trial["validation"] is None else trial["validation"] for trial in inside]
+                cells.append(f"{number(min(losses))} / {number(statistics.median(losses))}" if losses else "–")
+            rows.append([OPTIMIZERS[name].title, coordinate, str(space), *cells])
+    return table([TASKS[task].title, "", "range", "lower third", "middle", "upper third"], rows)
+
+
 def decay(store: Store) -> str:
     """Return the best training loss for each exponent q, with its learning rate."""
     exponents = SWEEPS["decay"].axes["q"]
@@ -257,7 +279,10 @@ def blocks(store: Store) -> dict[str, str]:
     results = load(store)
     parts = {"spaces": spaces(), "decay": decay(store), "alpha-beta": alpha_beta(store)}
     for regime in REGIMES:
+        if not tasks_of(results, regime):
+            continue
         parts |= {
+            f"sensitivity-{regime}": sensitivity(results, regime),
             f"overview-{regime}": overview(results, regime) + "\n" + verdict(results, regime),
             f"transfer-{regime}": transfers(store, results, regime),
             f"short-{regime}": short(results, regime),
