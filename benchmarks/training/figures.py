@@ -92,9 +92,9 @@ def heat_maps(sweeps: Mapping[str, Mapping[str, Any]]) -> Any:
     """Return INNA's final validation loss over alpha and beta, a panel for each task and lr."""
     axes_of = SWEEPS["alpha-beta"].axes
     lrs, alphas, betas = (axes_of[name] for name in ("lr", "alpha", "beta"))
-    figure, axes = plt.subplots(
-        max(1, len(sweeps)), len(lrs), figsize=(4 * len(lrs), 3.5 * max(1, len(sweeps))), dpi=90, squeeze=False
-    )
+    rows = max(1, len(sweeps))
+    size = (3.9 * len(lrs), 3.5 * rows)
+    figure, axes = plt.subplots(rows, len(lrs), figsize=size, dpi=90, squeeze=False, layout="constrained")
     for line, (task, sweep) in zip(axes, sweeps.items(), strict=False):
         losses = {(run["lr"], run["alpha"], run["beta"]): run["validation"] for run in sweep["runs"]}
         best = min(loss for loss in losses.values() if loss is not None)
@@ -102,11 +102,13 @@ def heat_maps(sweeps: Mapping[str, Mapping[str, Any]]) -> Any:
         for axis, lr in zip(line, lrs, strict=True):
             drawn = [[losses.get((lr, alpha, beta)) for beta in betas] for alpha in alphas]
             values = np.asarray([[np.nan if loss is None else loss for loss in row] for row in drawn])
-            image = axis.imshow(values, norm=LogNorm(best, 30 * best), origin="lower", cmap="viridis_r")
+            norm = LogNorm(best, 30 * best)
+            image = axis.imshow(values, norm=norm, origin="lower", cmap="viridis_r")
             axis.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
             axis.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
             axis.set(title=f"{TASKS[task].title}, lr {lr:g}", xlabel="β", ylabel="α")
             for (i, j), value in np.ndenumerate(values):
-                axis.text(j, i, f"{value:.2g}" if np.isfinite(value) else "×", ha="center", va="center", fontsize=7)
+                shown, dark = (f"{value:.2g}", norm(value) > 0.5) if np.isfinite(value) else ("×", False)
+                axis.text(j, i, shown, ha="center", va="center", fontsize=8, color="white" if dark else "black")
         figure.colorbar(image, ax=list(line), label="validation loss")
     return figure
