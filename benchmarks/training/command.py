@@ -23,7 +23,7 @@ from benchmarks.training.schedules import REGIMES
 from benchmarks.training.study import Study, complete
 from benchmarks.training.tasks import TASKS
 
-BUDGETS = {"digits": 64, "burgers": 16, "mnist": 16, "fashion": 16, "shakespeare": 16, "cifar10": 16}
+BUDGETS = {"digits": 64, "burgers": 16, "mnist": 16, "fashion": 16, "shakespeare": 8, "cifar10": 16}
 """Trials of each optimizer, by task, where --budget does not say: fewer where a run takes longer."""
 
 
