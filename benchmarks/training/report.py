@@ -81,17 +81,18 @@ def overview(results: Results, regime: str) -> str:
 
 
 def verdict(results: Results, regime: str) -> str:
-    """Return on how many tasks the family is first, with and against whom."""
+    """Return on how many tasks the family, and each of it, is first against the two main peers."""
     tasks = tasks_of(results, regime)
-    counts = {"ahead": 0, "level": 0, "behind": 0}
-    for task in tasks:
-        found = scores(results, task, regime)
-        ours, theirs = (min(found[row].steps for row in rows) for rows in (FAMILY, PEERS))
-        counts["ahead" if ours < theirs else "level" if ours == theirs else "behind"] += 1
-    return (
-        f"Against tuned AdamW and tuned SGD with momentum, the fastest of the INNA family is ahead in steps on "
-        f"{counts['ahead']} of {len(tasks)} tasks, level on {counts['level']}, behind on {counts['behind']}.\n"
-    )
+    rows = []
+    groups = [("the best of the three", FAMILY), *((OPTIMIZERS[name].title, (name,)) for name in FAMILY)]
+    for title, names in groups:
+        signs = []
+        for task in tasks:
+            found = scores(results, task, regime)
+            ours, theirs = (min(found[name].steps for name in group) for group in (names, PEERS))
+            signs.append((ours > theirs) - (ours < theirs))
+        rows.append([title, *(f"{signs.count(sign)} of {len(tasks)}" for sign in (-1, 0, 1))])
+    return table(["against tuned AdamW and SGD with momentum", "ahead in steps", "level", "behind"], rows)
 
 
 def pairs(results: Results, regime: str) -> str:
