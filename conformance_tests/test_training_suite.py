@@ -491,6 +491,11 @@ def test_a_changed_result_changes_the_page(tmp_path: Path) -> None:
     assert "12.34" in report.blocks(store)["details-cosine"]
     assert figures.digest(store) != figures.digest(STORE)
 
+    swept = store.read("sweep", "digits", "decay")
+    assert TASKS["digits"].title in report.decay(store)
+    store.write({**swept, "runs": swept["runs"][:-1]}, "sweep", "digits", "decay")
+    assert TASKS["digits"].title not in report.decay(store)  # a sweep that is not finished is left out
+
 
 def test_the_figures_are_of_these_results(tmp_path: Path) -> None:
     drawn = figures.draw(STORE, tmp_path)

@@ -19,7 +19,7 @@ from benchmarks.training.optimizers import OPTIMIZERS
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
 from benchmarks.training.scores import FAMILY, Results, load, target, tasks_of
-from benchmarks.training.sweep import SWEEPS
+from benchmarks.training.sweep import SWEEPS, finished
 from benchmarks.training.tasks import TASKS
 
 
@@ -44,7 +44,7 @@ def draw(store: Store, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     results = load(store)
     figures = {f"training-{regime}": curves(results, regime) for regime in REGIMES if tasks_of(results, regime)}
-    sweeps = {task: store.read("sweep", task, "alpha-beta") for task in TASKS}
+    sweeps = {task: finished(store, task, "alpha-beta") for task in TASKS}
     figures["training-alpha-beta"] = heat_maps({task: sweep for task, sweep in sweeps.items() if sweep})
     written = []
     for name, figure in figures.items():
@@ -88,15 +88,15 @@ def median_curve(finals: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[f
     return steps, losses
 
 
-def heat_maps(sweeps: Mapping[str, Mapping[str, Any]]) -> Any:
+def heat_maps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Return INNA's final validation loss over alpha and beta, a panel for each task and lr."""
     axes_of = SWEEPS["alpha-beta"].axes
     lrs, alphas, betas = (axes_of[name] for name in ("lr", "alpha", "beta"))
     rows = max(1, len(sweeps))
     size = (3.9 * len(lrs), 3.5 * rows)
     figure, axes = plt.subplots(rows, len(lrs), figsize=size, dpi=90, squeeze=False, layout="constrained")
-    for line, (task, sweep) in zip(axes, sweeps.items(), strict=False):
-        losses = {(run["lr"], run["alpha"], run["beta"]): run["validation"] for run in sweep["runs"]}
+    for line, (task, runs) in zip(axes, sweeps.items(), strict=False):
+        losses = {(run["lr"], run["alpha"], run["beta"]): run["validation"] for run in runs}
         best = min(loss for loss in losses.values() if loss is not None)
         image: Any = None
         for axis, lr in zip(line, lrs, strict=True):

@@ -31,7 +31,7 @@ from benchmarks.training.scores import (
     trials_near_best,
 )
 from benchmarks.training.spaces import Log, Space
-from benchmarks.training.sweep import SWEEPS
+from benchmarks.training.sweep import SWEEPS, finished
 from benchmarks.training.tasks import TASKS, Task
 from benchmarks.training.transfer import TRANSFERS
 
@@ -246,14 +246,14 @@ def decay(store: Store) -> str:
     exponents = SWEEPS["decay"].axes["q"]
     rows = []
     for task in TASKS:
-        stored = store.read("sweep", task, "decay")
-        if not stored:
+        found = finished(store, task, "decay")
+        if not found:
             continue
         cells = []
         for q in exponents:
-            runs = [run for run in stored["runs"] if math.isclose(run["q"], q) and run["train"] is not None]
-            least = min(runs, key=lambda run: run["train"])
-            cells.append(f"{least['train']:.3g} (lr {least['lr']:g})")
+            runs = [run for run in found if math.isclose(run["q"], q) and run["train"] is not None]
+            least = min(runs, key=lambda run: run["train"], default=None)
+            cells.append(f"{least['train']:.3g} (lr {least['lr']:g})" if least else "diverged")
         rows.append([TASKS[task].title, *cells])
     return table(["", *(f"q = {q:g}" for q in exponents)], rows)
 
@@ -263,14 +263,15 @@ def alpha_beta(store: Store) -> str:
     sweep = SWEEPS["alpha-beta"]
     rows = []
     for task in TASKS:
-        runs = store.read("sweep", task, sweep.name).get("runs", [])
+        runs = finished(store, task, sweep.name)
         losses = [run["validation"] for run in runs if run["validation"] is not None]
         for lr in sweep.axes["lr"] if runs else ():
             own = [run for run in runs if run["lr"] == lr]
             fine = [run for run in own if run["validation"] is not None]
-            least = min(fine, key=lambda run: run["validation"])
+            least = min(fine, key=lambda run: run["validation"], default=None)
             near = sum(run["validation"] <= NEAR * min(losses) for run in fine)
-            cells = [f"{lr:g}", f"{least['alpha']:g}", f"{least['beta']:g}", number(least["validation"])]
+            best = [f"{least['alpha']:g}", f"{least['beta']:g}", number(least["validation"])] if least else ["–"] * 3
+            cells = [f"{lr:g}", *best]
             rows.append([TASKS[task].title, *cells, f"{near} of {len(own)}", f"{len(own) - len(fine)}"])
     return table(["", "lr", "best α", "best β", "validation loss", "near the best", "diverged"], rows)
 

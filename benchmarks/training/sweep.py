@@ -70,6 +70,12 @@ SWEEPS = {
 }
 
 
+def finished(store: Store, task: str, name: str) -> list[dict[str, Any]]:
+    """Return the runs of a sweep on a task, or none as long as some are missing."""
+    runs = store.read("sweep", task, name).get("runs", [])
+    return runs if len(runs) == len(list(SWEEPS[name].settings())) else []
+
+
 def complete(
     task: Task, sweep: Sweep, store: Store, device: torch.device, advance: Callable[[int], None] = lambda steps: None
 ) -> Mapping[str, Any]:
