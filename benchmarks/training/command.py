@@ -1,8 +1,8 @@
 """Tune optimizers on tasks with the same budget each, then train the chosen settings with fresh seeds.
 
 Results go to one small JSON file for each task, regime and optimizer, after every run; started again, the command goes
-on where it was, and with a larger --budget it adds the trials that are missing. Without arguments it runs everything
-that is reported in docs/training.md.
+on where it was, and with a larger --budget it adds the trials that are missing. Without arguments it runs all
+optimizers on all tasks in both regimes.
 """
 
 import argparse
