@@ -64,7 +64,7 @@ def tests(session: nox.Session, host: str) -> None:
 def conformance(session: nox.Session) -> None:
     """Run the suite with all hosts together."""
     extras, groups, required = ALL
-    install(session, extras, [*groups, "test", "quickstart"])
+    install(session, extras, [*groups, "test", "quickstart", "training"])
     run_suite(session, required)
 
 
@@ -80,7 +80,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types against the hosts' own."""
     extras, groups, _ = ALL
-    install(session, extras, [*groups, "test", "quickstart", "types"], "nox")
+    install(session, extras, [*groups, "test", "quickstart", "training", "types"], "nox")
     session.run("pyright")
 
 
@@ -105,6 +105,14 @@ def wheel(session: nox.Session) -> None:
     select = ("-k", f"(numpy or torch) and ({BASICS})")
     command = ("python", "-m", "pytest", "-o", "pythonpath=.", "-n", "auto", "--require=torch")
     session.run(*command, *select, *session.posargs)
+
+
+@nox.session(default=False)
+def training(session: nox.Session) -> None:
+    """Tune and train on real tasks with equal budgets: two small ones, or what is asked for after `--`."""
+    install(session, ["torch"], ["training"])
+    small = ["--task", "digits,burgers", "--regime", "cosine", "--budget", "4", "--out", "training-results"]
+    session.run("python", "-m", "benchmarks", "training", *(session.posargs or small))
 
 
 @nox.session(default=False)

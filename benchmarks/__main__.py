@@ -1,0 +1,39 @@
+"""Commands of the benchmarks.
+
+    python -m benchmarks training            tune and train; resumes where it was interrupted
+    python -m benchmarks training-sweep      vary INNA's hyperparameters over a grid
+    python -m benchmarks training-transfer   train INNA and INNAprop with SGD's and AdamW's tuned settings
+    python -m benchmarks training-report     write the tables and figures of docs/training.md from the stored results
+
+--help after a command lists its options. The other benchmarks are modules: python -m benchmarks.torch_step, and so on.
+"""
+
+import importlib
+import sys
+from importlib.util import find_spec
+
+TRAINING = {"torch": "torch", "numpy": "numpy", "sklearn": "scikit-learn", "optuna": "optuna", "scipy": "scipy"}
+# a command's module, and the packages it needs with the names by which pip knows them
+COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
+    "training": ("benchmarks.training.command", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
+    "training-sweep": ("benchmarks.training.sweep", {**TRAINING, "rich": "rich"}),
+    "training-transfer": ("benchmarks.training.transfer", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
+    "training-report": ("benchmarks.training.report", {**TRAINING, "matplotlib": "matplotlib", "rich": "rich"}),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command and return its exit status; 2 where it is unknown or lacks a package."""
+    if not arguments or arguments[0] not in COMMANDS:
+        print(__doc__)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    module, needs = COMMANDS[arguments[0]]
+    absent = [project for package, project in needs.items() if find_spec(package) is None]
+    if absent:
+        print(f"{arguments[0]} needs {', '.join(absent)}: python -m pip install {' '.join(absent)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(module).main(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

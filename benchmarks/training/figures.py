@@ -1,0 +1,114 @@
+"""The figures of docs/training.md; each carries the digest of the results that it was made from."""
+
+import hashlib
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import LogNorm
+
+from benchmarks.training.optimizers import OPTIMIZERS
+from benchmarks.training.results import Store
+from benchmarks.training.schedules import REGIMES
+from benchmarks.training.scores import FAMILY, Results, load, target, tasks_of
+from benchmarks.training.sweep import SWEEPS, finished
+from benchmarks.training.tasks import TASKS
+
+
+def digest(store: Store) -> str:
+    """Return what the stored results hash to."""
+    total = hashlib.sha256()
+    for path in sorted(store.folder.glob("*.json")):
+        total.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
+    return total.hexdigest()
+
+
+def draw(store: Store, folder: Path) -> list[Path]:
+    """Write all figures for which there are results.
+
+    Args:
+        store: the results.
+        folder: where the PNG files go.
+
+    Returns:
+        The files written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = load(store)
+    figures = {f"training-{regime}": curves(results, regime) for regime in REGIMES if tasks_of(results, regime)}
+    sweeps = {task: finished(store, task, "alpha-beta") for task in TASKS}
+    figures["training-alpha-beta"] = heat_maps({task: sweep for task, sweep in sweeps.items() if sweep})
+    written = []
+    for name, figure in figures.items():
+        written.append(folder / f"{name}.png")
+        figure.savefig(written[-1], metadata={"Description": digest(store), "Software": None})
+        plt.close(figure)
+    return written
+
+
+def curves(results: Results, regime: str) -> Any:
+    """Return validation losses along the runs of the tuned optimizers, the median of the seeds."""
+    tasks = tasks_of(results, regime)
+    columns = min(3, len(tasks))
+    rows = math.ceil(len(tasks) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.4 * columns, 3.6 * rows), dpi=90, squeeze=False)
+    colours = plt.get_cmap("tab10")
+    for axis, task in zip(axes.flat, tasks, strict=False):
+        for i, (name, row) in enumerate(OPTIMIZERS.items()):
+            steps, losses = median_curve(results[task, regime, name]["final"])
+            style = {"linewidth": 2.2} if name in FAMILY else {"linewidth": 1.2, "linestyle": "--"}
+            axis.plot(steps, losses, color=colours(i), label=row.title, **style)
+        axis.axhline(target(results, task, regime), color="black", linewidth=0.8)
+        axis.set(title=TASKS[task].title, xlabel="step", yscale="log")
+        axis.grid(visible=True, which="both", alpha=0.25)
+    for axis in list(axes.flat)[len(tasks) :]:
+        axis.axis("off")
+    axes[0, 0].set_ylabel("validation loss")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.set_layout_engine("constrained")
+    figure.suptitle(f"{REGIMES[regime].title}: median of the seeds, the target in black")
+    return figure
+
+
+def median_curve(finals: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[float]]:
+    longest = max((final["looks"] for final in finals), key=len)
+    steps = [look["step"] for look in longest]
+    losses = []
+    for i in range(len(steps)):
+        seen = [final["looks"][i]["validation"] if i < len(final["looks"]) else None for final in finals]
+        losses.append(statistics.median(math.nan if loss is None else loss for loss in seen))
+    return steps, losses
+
+
+def heat_maps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+    """Return INNA's final validation loss over alpha and beta, a panel for each task and lr."""
+    axes_of = SWEEPS["alpha-beta"].axes
+    lrs, alphas, betas = (axes_of[name] for name in ("lr", "alpha", "beta"))
+    rows = max(1, len(sweeps))
+    size = (3.9 * len(lrs), 3.5 * rows)
+    figure, axes = plt.subplots(rows, len(lrs), figsize=size, dpi=90, squeeze=False, layout="constrained")
+    for line, (task, runs) in zip(axes, sweeps.items(), strict=False):
+        losses = {(run["lr"], run["alpha"], run["beta"]): run["validation"] for run in runs}
+        best = min(loss for loss in losses.values() if loss is not None)
+        image: Any = None
+        for axis, lr in zip(line, lrs, strict=True):
+            drawn = [[losses.get((lr, alpha, beta)) for beta in betas] for alpha in alphas]
+            values = np.asarray([[np.nan if loss is None else loss for loss in row] for row in drawn])
+            norm = LogNorm(best, 30 * best)
+            image = axis.imshow(values, norm=norm, origin="lower", cmap="viridis_r")
+            axis.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
+            axis.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+            axis.set(title=f"{TASKS[task].title}, lr {lr:g}", xlabel="β", ylabel="α")
+            for (i, j), value in np.ndenumerate(values):
+                shown, dark = (f"{value:.2g}", norm(value) > 0.5) if np.isfinite(value) else ("×", False)
+                axis.text(j, i, shown, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        figure.colorbar(image, ax=list(line), label="validation loss")
+    return figure

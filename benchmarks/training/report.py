@@ -1,0 +1,318 @@
+"""Write the tables and figures of docs/training.md from the stored results.
+
+The page's text is written by hand; what stands between <!-- generated NAME --> and <!-- end --> is made here.
+"""
+
+import argparse
+import math
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from benchmarks.training import figures
+from benchmarks.training.optimizers import OPTIMIZERS
+from benchmarks.training.results import Store
+from benchmarks.training.schedules import REGIMES
+from benchmarks.training.scores import (
+    FAMILY,
+    PEERS,
+    Results,
+    Score,
+    Spread,
+    load,
+    reached_by,
+    score,
+    scores,
+    target,
+    tasks_of,
+    transferred,
+    trials_near_best,
+)
+from benchmarks.training.spaces import Log, Space
+from benchmarks.training.sweep import SWEEPS, finished
+from benchmarks.training.tasks import TASKS, Task
+from benchmarks.training.transfer import TRANSFERS
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGES = (CHECKOUT / "docs" / "training.md", CHECKOUT / "README.md")
+FIGURES = CHECKOUT / "docs" / "figures"
+BLOCK = re.compile(r"(<!-- generated ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+NEAR = 1.25
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def number(value: float) -> str:
+    if not math.isfinite(value):
+        return "diverged"
+    return f"{value:.3f}" if 1 <= value < 10 else f"{value:.3g}"
+
+
+def ranged(spread: Spread, digits: Callable[[float], str] = number) -> str:
+    return f"{digits(spread.median)} ({digits(spread.low)} … {digits(spread.high)})"
+
+
+def steps(score: Score) -> str:
+    if not math.isfinite(score.steps):
+        return f"– ({score.reached}/{score.seeds})"
+    return f"{score.steps:g}" + (f" ({score.reached}/{score.seeds})" if score.reached < score.seeds else "")
+
+
+def first(found: dict[str, Score], rows: Sequence[str]) -> list[str]:
+    """Return those of some optimizers that reach the target in the fewest steps."""
+    least = min(found[row].steps for row in rows)
+    return [row for row in rows if found[row].steps == least and math.isfinite(least)]
+
+
+def overview(results: Results, regime: str) -> str:
+    """Return steps to target of all optimizers on all tasks; the fewest in bold."""
+    rows = []
+    for task in tasks_of(results, regime):
+        found = scores(results, task, regime)
+        winners = first(found, list(OPTIMIZERS))
+        cells = [f"**{steps(s)}**" if row in winners else steps(s) for row, s in found.items()]
+        rows.append([TASKS[task].title, number(target(results, task, regime)), str(TASKS[task].steps), *cells])
+    return table(["task", "target", "of steps", *(row.title for row in OPTIMIZERS.values())], rows)
+
+
+def verdict(results: Results, regime: str) -> str:
+    """Return on how many tasks the family, and each of it, is first against the two main peers."""
+    tasks = tasks_of(results, regime)
+    rows = []
+    groups = [("the best of the three", FAMILY), *((OPTIMIZERS[name].title, (name,)) for name in FAMILY)]
+    for title, names in groups:
+        signs = []
+        for task in tasks:
+            found = scores(results, task, regime)
+            ours, theirs = (min(found[name].steps for name in group) for group in (names, PEERS))
+            signs.append((ours > theirs) - (ours < theirs))
+        rows.append([title, *(f"{signs.count(sign)} of {len(tasks)}" for sign in (-1, 0, 1))])
+    return table(["against tuned AdamW and SGD with momentum", "ahead in steps", "level", "behind"], rows)
+
+
+def pairs(results: Results, regime: str) -> str:
+    """Return, for pairs of one of the family and one peer, on how many tasks which of them was better.
+
+    Steps are those to the loss that this peer has reached after three quarters of the run.
+    """
+    rows = []
+    for ours in FAMILY:
+        for theirs in ("sgd", "momentum", "adagrad", "adam", "adamw"):
+            tallies = [[0, 0, 0] for _ in range(3)]
+            for task in tasks_of(results, regime):
+                aim = reached_by(results, task, regime, theirs)
+                a, b = (score(results[task, regime, name], aim) for name in (ours, theirs))
+                sign = -1 if TASKS[task].higher_is_better else 1
+                tests = sign * a.test.median, sign * b.test.median
+                compared = ((a.steps, b.steps), (a.train.median, b.train.median), tests)
+                for tally, (x, y) in zip(tallies, compared, strict=True):
+                    tally[0 if x < y else 1 if x == y else 2] += 1
+            cells = ["–".join(map(str, tally)) for tally in tallies]
+            rows.append([OPTIMIZERS[ours].title, OPTIMIZERS[theirs].title, *cells])
+    return table(["", "against", "steps to its loss at 3/4", "final training loss", "test"], rows)
+
+
+def transfers(store: Store, results: Results, regime: str) -> str:
+    """Return how INNA and INNAprop do with the peers' settings, beside the peers."""
+    rows = []
+    for task in tasks_of(results, regime):
+        own, theirs = transferred(store, results, task, regime), scores(results, task, regime)
+        row = TASKS[task]
+        for transfer in TRANSFERS:
+            if transfer.title not in own:
+                continue
+            for title, s in (
+                (OPTIMIZERS[transfer.peer].title, theirs[transfer.peer]),
+                (transfer.title, own[transfer.title]),
+            ):
+                rows.append(
+                    [row.title, title, steps(s), ranged(s.train), ranged(s.validation), ranged(s.test, digits_of(row))]
+                )
+    return table(["task", "", "steps to target", "final training loss", "final validation loss", "test"], rows)
+
+
+def short(results: Results, regime: str) -> str:
+    """Return the test metrics of four optimizers."""
+    chosen = ("inna", "innaprop", "momentum", "adamw")
+    rows = []
+    for task in tasks_of(results, regime):
+        found, row = scores(results, task, regime), TASKS[task]
+        cells = [ranged(found[name].test, digits_of(row)) for name in chosen]
+        rows.append([row.title, row.metric_name, *cells])
+    return table(["task", "", *(OPTIMIZERS[name].title for name in chosen)], rows)
+
+
+def digits_of(task: Task) -> Callable[[float], str]:
+    """Return how a task's metric is written."""
+    return (lambda value: f"{value:.2f}" if math.isfinite(value) else "diverged") if task.higher_is_better else number
+
+
+def details(results: Results, regime: str) -> str:
+    """Return one table for each task."""
+    parts = []
+    for task in tasks_of(results, regime):
+        row = TASKS[task]
+        lines = [
+            [
+                OPTIMIZERS[name].title,
+                steps(s),
+                f"{s.seconds:.2f}" if math.isfinite(s.seconds) else "–",
+                ranged(s.train),
+                ranged(s.validation),
+                ranged(s.test, digits_of(row)),
+            ]
+            for name, s in scores(results, task, regime).items()
+        ]
+        heading = ["", "steps to target", "seconds", "final training loss", "final validation loss", row.metric_name]
+        trials = len(results[task, regime, "inna"]["tuning"])
+        caption = (
+            f"**{row.title}**: {row.steps} steps of {row.batch}, {trials} trials for each optimizer, "
+            f"target {number(target(results, task, regime))}.\n\n"
+        )
+        parts.append(caption + table(heading, lines))
+    return "\n".join(parts)
+
+
+def chosen_settings(results: Results, regime: str) -> str:
+    """Return the settings of the winners, in the optimizers' own arguments."""
+
+    def shown(name: str, value: object) -> str:
+        if isinstance(value, tuple | list):
+            return f"{name} ({', '.join(f'{v:.3g}' for v in value)})"
+        return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+
+    rows = []
+    for name, row in OPTIMIZERS.items():
+        cells = []
+        for task in tasks_of(results, regime):
+            study = results[task, regime, name]
+            setting = dict(study["tuning"][study["winner"]]["setting"])
+            q = {"q": setting.pop("q")} if "q" in setting else {}
+            cells.append(", ".join(shown(k, v) for k, v in {**row.arguments(setting), **q}.items()))
+        rows.append([row.title, *cells])
+    return table(["", *(TASKS[task].title for task in tasks_of(results, regime))], rows)
+
+
+def spaces() -> str:
+    """Return the declared search spaces."""
+
+    def shown(space: Space) -> str:
+        return "; ".join(f"{name} {range}" for name, range in space.items())
+
+    return table(["", "searched"], [[row.title, shown(row.space)] for row in OPTIMIZERS.values()])
+
+
+def robustness(results: Results, regime: str) -> str:
+    """Return how many trials came near the best, which tells how hard an optimizer is to tune."""
+    rows = []
+    tasks = tasks_of(results, regime)
+    for name, row in OPTIMIZERS.items():
+        cells = []
+        for task in tasks:
+            near, diverged = trials_near_best(results, task, regime, name, NEAR)
+            cells.append(f"{near}" + (f", {diverged} diverged" if diverged else ""))
+        rows.append([row.title, *cells])
+    heading = [f"{TASKS[task].title}, of {len(results[task, regime, 'inna']['tuning'])}" for task in tasks]
+    return table(["", *heading], rows)
+
+
+def sensitivity(results: Results, regime: str) -> str:
+    """Return how trials end in the lower, middle and upper third of each range: the best of them, and the median."""
+    rows = []
+    task = max(tasks_of(results, regime), key=lambda task: len(results[task, regime, "inna"]["tuning"]))
+    for name in ("inna", "innaprop", "momentum", "adamw"):
+        trials = results[task, regime, name]["tuning"]
+        for coordinate, space in OPTIMIZERS[name].space.items():
+            if not isinstance(space, Log):
+                continue
+            ratio = (space.high / space.low) ** (1 / 3)
+            bounds = [space.low, space.low * ratio, space.low * ratio**2, space.high]
+            cells = []
+            for low, high in pairwise(bounds):
+                inside = [trial for trial in trials if low <= trial["setting"][coordinate] <= high]
+                losses = [math.inf if trial["validation"] is None else trial["validation"] for trial in inside]
+                cells.append(f"{number(min(losses))} / {number(statistics.median(losses))}" if losses else "–")
+            rows.append([OPTIMIZERS[name].title, coordinate, str(space), *cells])
+    return table([TASKS[task].title, "", "range", "lower third", "middle", "upper third"], rows)
+
+
+def decay(store: Store) -> str:
+    """Return the best training loss for each exponent q, with its learning rate."""
+    exponents = SWEEPS["decay"].axes["q"]
+    rows = []
+    for task in TASKS:
+        found = finished(store, task, "decay")
+        if not found:
+            continue
+        cells = []
+        for q in exponents:
+            runs = [run for run in found if math.isclose(run["q"], q) and run["train"] is not None]
+            least = min(runs, key=lambda run: run["train"], default=None)
+            cells.append(f"{least['train']:.3g} (lr {least['lr']:g})" if least else "diverged")
+        rows.append([TASKS[task].title, *cells])
+    return table(["", *(f"q = {q:g}" for q in exponents)], rows)
+
+
+def alpha_beta(store: Store) -> str:
+    """Return, for each lr, the best alpha and beta, and how many settings come near the best of all."""
+    sweep = SWEEPS["alpha-beta"]
+    rows = []
+    for task in TASKS:
+        runs = finished(store, task, sweep.name)
+        losses = [run["validation"] for run in runs if run["validation"] is not None]
+        for lr in sweep.axes["lr"] if runs else ():
+            own = [run for run in runs if run["lr"] == lr]
+            fine = [run for run in own if run["validation"] is not None]
+            least = min(fine, key=lambda run: run["validation"], default=None)
+            near = sum(run["validation"] <= NEAR * min(losses) for run in fine)
+            best = [f"{least['alpha']:g}", f"{least['beta']:g}", number(least["validation"])] if least else ["–"] * 3
+            cells = [f"{lr:g}", *best]
+            rows.append([TASKS[task].title, *cells, f"{near} of {len(own)}", f"{len(own) - len(fine)}"])
+    return table(["", "lr", "best α", "best β", "validation loss", "near the best", "diverged"], rows)
+
+
+def blocks(store: Store) -> dict[str, str]:
+    """Return the generated parts of the pages by name."""
+    results = load(store)
+    parts = {"spaces": spaces(), "decay": decay(store), "alpha-beta": alpha_beta(store)}
+    for regime in REGIMES:
+        if not tasks_of(results, regime):
+            continue
+        parts |= {
+            f"sensitivity-{regime}": sensitivity(results, regime),
+            f"overview-{regime}": overview(results, regime) + "\n" + verdict(results, regime),
+            f"transfer-{regime}": transfers(store, results, regime),
+            f"short-{regime}": short(results, regime),
+            f"pairs-{regime}": pairs(results, regime),
+            f"details-{regime}": details(results, regime),
+            f"settings-{regime}": chosen_settings(results, regime),
+            f"robustness-{regime}": robustness(results, regime),
+        }
+    return parts
+
+
+def rendered(page: str, parts: dict[str, str]) -> str:
+    """Return a page with its generated parts made anew.
+
+    Raises:
+        KeyError: if the page asks for a part that is not made.
+    """
+    return BLOCK.sub(lambda found: found[1] + parts[found[2]] + found[3], page)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return 0."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks training-report", description=__doc__)
+    parser.parse_args(arguments)
+    store = Store()
+    parts = blocks(store)
+    for page in PAGES:
+        page.write_text(rendered(page.read_text(encoding="utf-8"), parts), encoding="utf-8")
+    for path in figures.draw(store, FIGURES):
+        print(path.relative_to(CHECKOUT))
+    return 0

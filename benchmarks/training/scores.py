@@ -1,0 +1,135 @@
+"""What the stored results amount to: time to target, final losses and test metrics with their spread."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.training import transfer
+from benchmarks.training.optimizers import OPTIMIZERS
+from benchmarks.training.results import Store
+from benchmarks.training.schedules import REGIMES
+from benchmarks.training.study import SEEDS
+from benchmarks.training.tasks import TASKS
+
+PEERS = ("momentum", "adamw")
+FRACTION = 0.75
+"""The target is the validation loss that the better of the tuned peers has reached after this part of its steps."""
+
+FAMILY = ("inna", "innaprop", "innaprop-published")
+
+Results = Mapping[tuple[str, str, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and greatest of the seeds; infinite or NaN where a run diverged."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one tuned optimizer reached on one task.
+
+    Attributes:
+        steps: median number of steps to the target; infinite if most seeds did not reach it.
+        seconds: the same in time.
+        reached: how many seeds did.
+        seeds: how many there are.
+        train, validation: losses at the end.
+        test: the metric.
+    """
+
+    steps: float
+    seconds: float
+    reached: int
+    seeds: int
+    train: Spread
+    validation: Spread
+    test: Spread
+
+
+def load(store: Store) -> Results:
+    """Return all finished studies by task, regime and optimizer."""
+    found = {}
+    for task in TASKS:
+        for regime in REGIMES:
+            for row in OPTIMIZERS:
+                stored = store.read(task, regime, row)
+                if stored and len(stored["final"]) == len(stored["protocol"]["seeds"]):
+                    found[task, regime, row] = stored
+    return found
+
+
+def tasks_of(results: Results, regime: str) -> list[str]:
+    """Return the tasks that every optimizer has finished in a regime, in order."""
+    return [task for task in TASKS if all((task, regime, row) in results for row in OPTIMIZERS)]
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    numbers = [math.inf if value is None else value for value in values]
+    return Spread(statistics.median(numbers), min(numbers), max(numbers))
+
+
+def best_until(final: Mapping[str, Any], steps: float) -> float:
+    """Return the least validation loss of a run up to a step."""
+    seen = [look["validation"] for look in final["looks"] if look["step"] <= steps and look["validation"] is not None]
+    return min(seen, default=math.inf)
+
+
+def reached_by(results: Results, task: str, regime: str, peer: str) -> float:
+    """Return the validation loss that a peer has reached after three quarters of its steps, the median of its seeds."""
+    until = FRACTION * TASKS[task].steps
+    return statistics.median(best_until(final, until) for final in results[task, regime, peer]["final"])
+
+
+def target(results: Results, task: str, regime: str) -> float:
+    """Return the validation loss to reach on a task: that of the better of the two main peers."""
+    return min(reached_by(results, task, regime, peer) for peer in PEERS)
+
+
+def first_look(final: Mapping[str, Any], aim: float) -> Mapping[str, Any] | None:
+    """Return the first look at which a run's validation loss is at the target."""
+    losses = ((look, look["validation"]) for look in final["looks"])
+    return next((look for look, loss in losses if loss is not None and loss <= aim), None)
+
+
+def score(study: Mapping[str, Any], aim: float) -> Score:
+    """Return what a study's seeds reached."""
+    finals = study["final"]
+    looks = [first_look(final, aim) for final in finals]
+    last = [final["looks"][-1] if final["finished"] else {"train": None, "validation": None} for final in finals]
+    return Score(
+        steps=spread([look["step"] if look else None for look in looks]).median,
+        seconds=spread([look["seconds"] if look else None for look in looks]).median,
+        reached=sum(look is not None for look in looks),
+        seeds=len(finals),
+        train=spread([look["train"] for look in last]),
+        validation=spread([look["validation"] for look in last]),
+        test=spread([final["test"] for final in finals]),
+    )
+
+
+def scores(results: Results, task: str, regime: str) -> dict[str, Score]:
+    """Return the scores of all optimizers on a task."""
+    aim = target(results, task, regime)
+    return {row: score(results[task, regime, row], aim) for row in OPTIMIZERS}
+
+
+def transferred(store: Store, results: Results, task: str, regime: str) -> dict[str, Score]:
+    """Return the scores of the optimizers that took a peer's setting, as far as there are any."""
+    aim = target(results, task, regime)
+    found = {t.title: store.read(*transfer.names(task, regime, t)) for t in transfer.TRANSFERS}
+    return {title: score(run, aim) for title, run in found.items() if run and len(run["final"]) == len(SEEDS)}
+
+
+def trials_near_best(results: Results, task: str, regime: str, row: str, factor: float) -> tuple[int, int]:
+    """Return how many trials came within a factor of the best of all optimizers, and how many diverged."""
+    losses = [trial["validation"] for r in OPTIMIZERS for trial in results[task, regime, r]["tuning"]]
+    best = min(loss for loss in losses if loss is not None)
+    own = [trial["validation"] for trial in results[task, regime, row]["tuning"]]
+    return sum(loss is not None and loss <= factor * best for loss in own), sum(loss is None for loss in own)

@@ -1,0 +1,207 @@
+"""Tune one optimizer on one task with a fixed number of trials, then run the chosen setting with fresh seeds.
+
+Fairness rests on four rules. Every optimizer gets the same number of trials. What a trial may try is declared
+beforehand and drawn by a quasi-random sequence that no result influences. The trials with the least validation losses
+at the end of their runs are run again with another seed, and the one whose worse loss is the least is chosen, lest luck
+or the edge of stability decide. Only then, with seeds that took no part in the choice, is the test split looked at.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import torch
+
+from benchmarks.training.optimizers import Row
+from benchmarks.training.results import Store, rounded
+from benchmarks.training.schedules import Regime
+from benchmarks.training.spaces import Space
+from benchmarks.training.tasks import Split, Task
+from benchmarks.training.trial import LOOKS, Outcome, measure, moved, run
+
+SEEDS = (1, 2, 3)
+TUNING_SEED = 0
+SECOND_SEED = 10
+FINALISTS = 3
+SAMPLER_SEED = 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is tuned on what, and how often.
+
+    Attributes:
+        task, row, regime: the task, the optimizer and the family of schedules.
+        trials: settings to try; a study of fewer can be extended later, since it has the same ones first.
+    """
+
+    task: Task
+    row: Row
+    regime: Regime
+    trials: int
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        return self.task.name, self.regime.name, self.row.name
+
+    @property
+    def space(self) -> Space:
+        return {**self.row.space, **self.regime.space}
+
+    @property
+    def steps(self) -> int:
+        """Return the number of steps of all runs."""
+        return self.task.steps * (self.trials + min(FINALISTS, self.trials) + len(SEEDS))
+
+    def protocol(self) -> dict[str, Any]:
+        """Return all that must be the same when a study is gone on with."""
+        return {
+            "steps": self.task.steps,
+            "batch": self.task.batch,
+            "looks": LOOKS,
+            "tuning_seed": TUNING_SEED,
+            "second_seed": SECOND_SEED,
+            "finalists": FINALISTS,
+            "seeds": list(SEEDS),
+            "sampler": f"optuna QMCSampler, scrambled Sobol, seed {SAMPLER_SEED}",
+            "space": {name: str(range) for name, range in self.space.items()},
+        }
+
+
+def settings(space: Space, count: int) -> list[dict[str, Any]]:
+    """Return the first settings that the tuner draws from a space; each begins a longer list in the same way.
+
+    Args:
+        space: to draw from.
+        count: how many.
+    """
+    with warnings.catch_warnings():
+        # the sampler is marked experimental, and says that it draws the first trial at random
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        first = optuna.samplers.RandomSampler(seed=SAMPLER_SEED)
+        sampler = optuna.samplers.QMCSampler(
+            qmc_type="sobol",
+            scramble=True,
+            seed=SAMPLER_SEED,
+            independent_sampler=first,
+            warn_independent_sampling=False,
+        )
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=sampler)
+    drawn = []
+    for _ in range(count):
+        trial = study.ask({name: range.distribution() for name, range in space.items()})
+        drawn.append({name: range.value(trial.params[name]) for name, range in space.items()})
+        study.tell(trial, 0.0)  # the sequence goes on from finished trials, and looks at no result
+    optuna.logging.set_verbosity(before)
+    return drawn
+
+
+def loss_of(trial: Mapping[str, Any]) -> float:
+    return math.inf if trial["validation"] is None else trial["validation"]
+
+
+def finalists(tuning: list[dict[str, Any]]) -> list[int]:
+    """Return the numbers of the trials with the least final validation losses, the best first."""
+    return [trial["number"] for trial in sorted(tuning, key=loss_of)[:FINALISTS]]
+
+
+def chosen(tuning: list[dict[str, Any]], second: list[dict[str, Any]]) -> int:
+    """Return the number of the finalist whose worse loss of two seeds is the least."""
+    return min(second, key=lambda again: max(loss_of(again), loss_of(tuning[again["number"]])))["number"]
+
+
+def complete(
+    study: Study,
+    store: Store,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> Mapping[str, Any]:
+    """Run what is missing of a study, and store each run as soon as it is done.
+
+    Args:
+        study: to run.
+        store: where its results are and go.
+        device: to train on.
+        advance: told the number of steps that have been made, or found done, since it was told before.
+
+    Returns:
+        The whole result, as it is stored.
+    """
+    task, protocol = study.task, study.protocol()
+    stored = store.resume(protocol, *study.names)
+    result = {
+        **dict(zip(("task", "regime", "optimizer"), study.names, strict=True)),
+        "protocol": protocol,
+        "machine": stored.get("machine") or {"torch": str(torch.__version__), "device": described(device)},
+        "tuning": list(stored.get("tuning", [])),
+        "second": list(stored.get("second", [])),
+        "winner": stored.get("winner"),
+        "final": list(stored.get("final", [])),
+    }
+    drawn = settings(study.space, max(study.trials, len(result["tuning"])))
+    todo = study.trials - len(result["tuning"])
+    advance(task.steps * (study.trials - max(todo, 0)))
+    fit: tuple[Split, Split] | None = None
+
+    def data() -> tuple[Split, Split]:
+        nonlocal fit
+        if fit is None:
+            train, validation = task.fit()
+            fit = moved(train, device), moved(validation, device)
+        return fit
+
+    def trained(number: int, seed: int) -> Outcome:
+        return run(task, data(), study.row, study.regime, drawn[number], seed, curve=False, advance=advance)
+
+    for number in range(len(result["tuning"]), study.trials):
+        outcome = trained(number, TUNING_SEED)
+        trial = {"number": number, "setting": drawn[number], "validation": outcome.validation}
+        result["tuning"].append(rounded({**trial, "seconds": outcome.looks[-1].seconds}))
+        store.write(result, *study.names)
+
+    best = finalists(result["tuning"])
+    second = {again["number"]: again for again in result["second"] if again["number"] in best}
+    advance(task.steps * len(second))
+    for number in best:
+        if number not in second:
+            outcome = trained(number, SECOND_SEED)
+            second[number] = rounded({"number": number, "validation": outcome.validation})
+            result["second"] = [second[n] for n in best if n in second]
+            store.write(result, *study.names)
+    result["second"] = [second[number] for number in best]
+
+    winner = chosen(result["tuning"], result["second"])
+    if winner != result["winner"]:
+        result |= {"winner": winner, "final": []}
+    advance(task.steps * len(result["final"]))
+    for seed in SEEDS[len(result["final"]) :]:
+        result["final"].append(final_run(task, data(), study.row, study.regime, drawn[winner], seed, advance))
+        store.write(result, *study.names)
+    return result
+
+
+def final_run(
+    task: Task,
+    fit: tuple[Split, Split],
+    row: Row,
+    regime: Regime,
+    setting: Mapping[str, Any],
+    seed: int,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    """Return the record of a run that is looked at all along and measured on the test split; see `run`."""
+    outcome = run(task, fit, row, regime, setting, seed, curve=True, advance=advance)
+    metric = measure(task, outcome.model, moved(task.test(), fit[0][0].device)) if outcome.finished else math.nan
+    return rounded({"seed": seed, "test": metric, **outcome.record()})
+
+
+def described(device: torch.device) -> str:
+    """Return what the device is, for the record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1)
