@@ -376,7 +376,7 @@ def closeness(got: list[np.ndarray], want: list[np.ndarray]) -> float:
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
-@pytest.mark.parametrize("unrolled", [0, 16])
+@pytest.mark.parametrize("unrolled", [0, 32])
 @pytest.mark.parametrize("jit", [False, True])
 def test_jax_agrees_with_torch(network: str, unrolled: int, jit: bool) -> None:
     skip_without("torch", "jax", "optax")

@@ -321,6 +321,7 @@ class Substituted(TorchFunctionMode):
                 f"Invalid loss_fn: it calls {REFUSED[func]} (expected operations with a third derivative)"
             )
         called: Any = REWRITTEN.get(func, func)
-        if self.pieces is not None and func in PRODUCTS:
+        # inside vmap and its like there are no borders: the piece is longer there
+        if self.pieces is not None and func in PRODUCTS and not torch._C._are_functorch_transforms_active():
             return self.pieces.call(called, self.groups, args, kwargs)
         return called(*args, **kwargs)
