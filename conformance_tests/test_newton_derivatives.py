@@ -172,6 +172,100 @@ def test_the_trap_is_there(name: str) -> None:
     assert errors[2] > 1e-3
 
 
+def torch_programs() -> dict[str, Callable[[Any, Any, Any], Any]]:
+    """By name: a function of x (5, 3), W (3, 3) and b (3,), made of products in ways that networks are."""
+    import torch
+    from torch.nn import functional
+    from torch.utils.checkpoint import checkpoint
+
+    def attention(x: Any, W: Any, b: Any) -> Any:
+        q = functional.linear(x, W, b)
+        return torch.softmax(q @ q.T, -1) @ (x @ W)
+
+    def in_place(x: Any, W: Any, b: Any) -> Any:
+        h = functional.linear(x, W).add_(b).tanh_()
+        h = torch.addmm(b, h, W)
+        h[:, 0] = 2.0 * h[:, 1]
+        return h
+
+    def mapped(x: Any, W: Any, b: Any) -> Any:
+        return torch.func.vmap(lambda row: functional.linear(torch.tanh(functional.linear(row, W, b)), W.T))(x)
+
+    return {
+        "tied weights": lambda x, W, b: torch.tanh(torch.tanh(x @ W.T + b) @ W) @ W,
+        "product of parameters": lambda x, W, b: torch.tanh(x @ (W @ W.T @ torch.diag(b))),
+        "repeated operand": lambda x, W, b: torch.einsum("ij,kj->ik", h := torch.tanh(x @ W + b), h),
+        "three operands": lambda x, W, b: torch.einsum("ij,jk,k->ik", torch.exp(0.1 * x @ W), W, b),
+        "bilinear": lambda x, W, b: functional.bilinear(torch.sin(x @ W), x * b, W[None]),
+        "linear in the end": lambda x, W, b: torch.tanh(x @ W) @ b,
+        "attention": attention,
+        "in place": in_place,
+        "branches": lambda x, W, b: (h := torch.tanh(x @ W)) * torch.sin(h @ W) + (h * b) @ W,
+        "vmap": mapped,
+        "checkpoint": lambda x, W, b: checkpoint(
+            lambda h: torch.tanh(torch.tanh(h @ W.T + b) @ W), x.clone().requires_grad_(), use_reentrant=False
+        ),
+    }
+
+
+TORCH_PROGRAMS = (
+    *("tied weights", "product of parameters", "repeated operand", "three operands", "bilinear", "linear in the end"),
+    *("attention", "in place", "branches", "vmap", "checkpoint"),
+)
+
+
+@pytest.mark.parametrize("groups", ["tensor", "one"])
+@pytest.mark.parametrize("name", TORCH_PROGRAMS)
+def test_third_derivatives_piece_by_piece_are_those_of_the_whole(name: str, groups: str) -> None:
+    """Against torch's own three-fold derivative of the loss with respect to mu, to 1e-12."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from inna_torch import summary
+
+    torch.manual_seed(0)
+    x, W, b, *direction = (torch.randn(shape, dtype=torch.float64) for shape in ((5, 3), (3, 3), 3, (3, 3), 3))
+    programs = torch_programs()
+    assert set(TORCH_PROGRAMS) == set(programs)
+    group_of = [0, 1] if groups == "tensor" else [0, 0]
+
+    def loss(params: list[Any]) -> Any:
+        return programs[name](x, *params).square().mean()
+
+    mu = [torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(max(group_of) + 1)]
+    moved = [p + mu[s] * u for p, u, s in zip((W, b), direction, group_of, strict=True)]
+    g = torch.autograd.grad(loss(moved), mu, create_graph=True, materialize_grads=True)
+    rows = [torch.autograd.grad(x, mu, create_graph=True, materialize_grads=True) for x in g]
+    third = [
+        torch.autograd.grad(row[s], mu[s], retain_graph=True, materialize_grads=True)[0] for s, row in enumerate(rows)
+    ]
+    found = summary(loss, [W, b], direction, groups=groups)
+    want = (torch.stack(g), torch.stack([torch.stack(row) for row in rows]), torch.stack(third))
+    for a, expected in zip(found, (entry.detach() for entry in want), strict=True):
+        assert float((a - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
+
+
+def test_a_summary_frees_its_memory() -> None:
+    """No graph is left behind in a circle of references, which the garbage collector would have to find."""
+    import gc
+
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from inna_torch import summary
+
+    def tensors() -> int:
+        return sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects())
+
+    _, loss, params, direction = torch_net("Linear")
+    summary(loss, params, direction)
+    gc.collect()
+    before = tensors()
+    gc.disable()
+    try:
+        for _ in range(3):
+            summary(loss, params, direction)
+        assert tensors() == before
+    finally:
+        gc.enable()
+
+
 def test_operations_without_derivatives_are_refused_by_name() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from inna_torch import summary

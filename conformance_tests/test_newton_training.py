@@ -409,3 +409,18 @@ def test_keras_trains_as_torch_does_and_resumes_bit_for_bit(backend: str, worker
     # Keras computes in float32 on two of its backends, whatever it is given, see `KERAS_PRECISION`
     rtol = 1e-9 if backend == "tensorflow" else 1e-4
     assert np.allclose(losses, torch_steps(optimizer, lambda: loss(tensors), 12), rtol=rtol)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_keras_callbacks_set_the_damping_and_stop(backend: str, workers: Any) -> None:
+    """ReduceLROnPlateau is the plateau rule; EarlyStopping and LearningRateScheduler work on the trainer as well."""
+    skip_without("keras", backend)
+    found = workers({"KERAS_BACKEND": backend}).call("conformance_tests.newton_keras_checks:with_callbacks")
+    # the first epoch is the best; each later one is a plateau, down to min_lr
+    assert found["dampings"] == [0.4, 0.2, 0.15, 0.15, 0.15]
+    assert sorted(found["history"]) == ["learning_rate", "loss", "val_loss"]
+    assert all(len(values) == 5 for values in found["history"].values())
+    assert found["history"]["loss"] == found["logged"]
+    assert found["scheduled"] == 0.25 * 0.15
+    assert found["names"] == ["learning_rate", "loss"]
+    assert "Invalid learning_rate: -1.0" in found["refused"]

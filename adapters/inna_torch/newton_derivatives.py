@@ -174,8 +174,8 @@ PRODUCTS = frozenset(
         Tensor.__rmatmul__,
     }
 )
-"""Multilinear (or affine) functions, most of a network's cost, between which a third derivative is taken piece by piece.
-A function may be missing here, which costs time; one that is not multilinear would be wrong."""
+"""Multilinear (or affine) functions, most of a network's cost; what lies between two of them is a piece. A function
+may be missing here, which costs time; one that is not multilinear would be wrong."""
 
 
 class Product(NamedTuple):
@@ -191,23 +191,23 @@ class Product(NamedTuple):
 
 
 class Pieces:
-    """The program of the loss in pieces, the products and what lies between them; the third derivative of each is local.
+    """The loss in pieces, the products and what lies between them, whose third derivatives are taken each by itself.
 
-    Let z be the tensors where pieces meet, w = d phi / dz their adjoints, and a dot the derivative by mu_s. The pieces
-    f: z -> z' enter phi like the Lagrangian sum of <w', f(z) - z'>, which is stationary in all z and w. So an error of
-    second order in z and w has an effect of fourth order, and the third derivative follows from first ones,
+    Let z be the tensors where pieces meet, w = d phi / dz their adjoints, and dz, dw their derivatives by mu_s. The
+    pieces f: z -> z' make phi the Lagrangian sum of <w', f(z) - z'>, which is stationary in all z and w: an error of
+    second order in these has an effect of fourth order, so that the third derivative follows from first ones,
 
         T_s = sum over pieces d^3/de^3 <w' + e dw', f(z + e dz)> = sum <w', f3(dz, dz, dz)> + 3 <dw', f2(dz, dz)>
 
-    without any way through the network beyond that of the row H_s. That is where dz and dw come from: the derivative of
-    g_s = d phi / d mu_s meets each w and each z on its way back, and what arrives there is
+    with the derivatives f1, f2, f3 of f. The row H_s has found dz and dw: the derivative of g_s = d phi / d mu_s meets
+    each w and each z on its way back, and what arrives there is
 
-        d g_s / dw = dz         d g_s / dz = dw = f1(z)^T dw' + f2(z)(dz)^T w'
+        d g_s / dw = dz         d g_s / dz = dw = f1(z)^T dw' + <w', f2(z)(dz, .)>
 
-    With dz and dw' held, the derivative of <dw, dz> in z along dz is the first sum with the 3 made a 2 by one of the
-    three, and that in w' along dw' another one of the three: twice the latter and the former make the sum, the first
-    derivatives of all dw in one backward pass without a long way. A multilinear piece one of whose inputs moves has f2 = 0 and
-    is left out.
+    The derivative of <dw, dz> in z along dz, with dz and dw' held, is <w', f3(dz, dz, dz)> + <dw', f2(dz, dz)>; that in
+    w' along dw' is <dw', f2(dz, dz)>. The former and twice the latter are T_s. All are found in one backward pass that
+    never leaves a piece; a product of which one input alone depends on mu_s has f2 = 0 and is left out. So T_s costs
+    nothing of what is costly, where the derivative of H_ss would run through the network as often as the row did.
     """
 
     def __init__(self) -> None:
@@ -267,7 +267,9 @@ class Pieces:
             return torch.zeros_like(mu)
         self.local, self.third = True, None
         direct = torch.autograd.grad(outputs, [mu], weights, retain_graph=True, materialize_grads=True)[0]
-        return direct if self.third is None else direct + self.third
+        third = direct if self.third is None else direct + self.third
+        row.clear()  # its tensors' graphs hold this object, in a circle that would keep them in memory
+        return third
 
     def arrived(self, at: int, adjoint: bool, gradient: Tensor) -> Tensor | None:
         """Return what goes on behind a border: of the adjoint w, or of z itself."""
