@@ -3,8 +3,8 @@
 python benchmarks/newton_training.py digits --rows summary-inna --log sizes.csv
 python benchmarks/newton_plot.py sizes.csv docs/newton_step_sizes.png
 
-A step size of 0, where the model's own step would have been negative, has no place on a logarithmic axis: such times are
-drawn as crosses along the bottom.
+A step size of 0, where the model's own step would have been negative, has no place on a logarithmic axis: such times
+are drawn as crosses along the bottom.
 """
 
 import argparse
