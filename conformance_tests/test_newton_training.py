@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,14 @@ def run(rule: StepSizes, series: list[tuple[float, float, float]]) -> tuple[list
 
 
 def test_each_summary_on_its_own() -> None:
-    kept, used = run(StepSizes(average=0.0, smoothing=0.0, rise=float("inf")), SERIES)
+    rule = StepSizes(average=0.0, smoothing=0.0, rise=float("inf"), clip=False)
+    kept, used = run(rule, SERIES)
     want = [eta_of(*row) for row in SERIES]
     assert np.allclose(kept, want, rtol=1e-14)
+    assert used == kept
     assert want[-1] < 0
-    assert used == [*kept[:-1], 0.0]
-    assert run(StepSizes(average=0.0, smoothing=0.0, rise=float("inf"), clip=False), SERIES)[1] == kept
+    clipped = run(replace(rule, clip=True), SERIES)
+    assert clipped == ([*kept[:-1], 0.0], [*kept[:-1], 0.0])
 
 
 def test_smoothing_starts_from_the_first() -> None:
