@@ -208,3 +208,8 @@ def with_callbacks() -> dict[str, Any]:
         "scheduled": trainer.damping,
         "names": sorted(first),
     }
+
+
+def promoted() -> str:
+    """Return the dtype that Keras gives a result of two float64 tensors."""
+    return keras.backend.result_type("float64", "float64")

@@ -13,8 +13,9 @@ BACKENDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow"}
 
 
 KERAS_PRECISION = {"tensorflow": 1e-10, "torch": 1e-4, "jax": 1e-4}
-"""Of summaries, relative to their largest entry. Keras 3 hands float64 tensors to float32 operations on torch (matmul,
-losses) and on JAX (tanh): what is compared there is float32. A wrong derivative is wrong by more than 1e-2."""
+"""Of summaries, relative to their largest entry. Keras 3 promotes float64 to float32 on torch (matmul, losses) and on
+JAX (tanh), whatever floatx and the policy say, see the test below: what is compared there is float32. A wrong
+derivative is wrong by more than 1e-2."""
 
 
 def skip_without(*packages: str) -> None:
@@ -638,6 +639,14 @@ def test_keras_agrees_with_torch(network: str, backend: str, workers: Any) -> No
     worker = workers({"KERAS_BACKEND": backend})
     got = worker.call("conformance_tests.newton_keras_checks:network_summary", network)
     assert closeness(got, torch_summary(network)) <= KERAS_PRECISION[backend]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_where_keras_has_no_float64(backend: str, workers: Any) -> None:
+    """The reason for `KERAS_PRECISION`, with floatx and the dtype policy at float64: no setting helps."""
+    skip_without("keras", BACKENDS[backend])
+    dtype = workers({"KERAS_BACKEND": backend}).call("conformance_tests.newton_keras_checks:promoted")
+    assert dtype == ("float64" if backend == "tensorflow" else "float32")
 
 
 KERAS_LAYERS = (
