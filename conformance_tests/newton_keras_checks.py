@@ -190,8 +190,8 @@ def with_callbacks() -> dict[str, Any]:
         trainer.learning_rate = -1.0
     except ValueError as error:
         refused = str(error)
-    plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.5, patience=1, min_delta=1e9, min_lr=0.15)
-    stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=4, min_delta=1e9, restore_best_weights=True)
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.5, patience=1, min_delta=10**9, min_lr=0.15)
+    stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=4, min_delta=10**9, restore_best_weights=True)
     epochs: list[tuple[float, dict[str, float]]] = []
     log = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: epochs.append((trainer.damping, dict(logs))))
     history = trainer.fit(

@@ -296,7 +296,7 @@ class NewtonSummary:
         starts = range(0, max(n - batch_size + 1, 1), batch_size)
         generator = keras.random.SeedGenerator(seed)
         seen: Any = _SeenByCallbacks(self)
-        parameters = {"verbose": verbose, "epochs": epochs, "steps": len(starts)}
+        parameters: dict[str, Any] = {"verbose": verbose, "epochs": epochs, "steps": len(starts)}
         told = keras.callbacks.CallbackList(callbacks, add_history=True, model=seen, **parameters)
         told.on_train_begin()
         for epoch in range(epochs):
