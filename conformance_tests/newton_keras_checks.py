@@ -177,3 +177,39 @@ def trained(algorithm: str, steps: int, resume_at: int | None = None) -> tuple[l
             trainer.load_state_dict(state)
         losses.append(trainer.step(x, y, x, y))
     return [ops.convert_to_numpy(v) for v in trainer.variables], losses
+
+
+def with_callbacks() -> dict[str, Any]:
+    """Return what Keras' own callbacks did to a training run whose loss cannot fall."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    trainer = inna_keras.NewtonSummary(model, keras.losses.MeanSquaredError(), inna_core.INNA(), damping=0.4)
+    x, y = ops.ones((16, 4)), ops.ones((16, 1))
+    refused = ""
+    try:
+        trainer.learning_rate = -1.0
+    except ValueError as error:
+        refused = str(error)
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.5, patience=1, min_delta=10**9, min_lr=0.15)
+    stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=4, min_delta=10**9, restore_best_weights=True)
+    epochs: list[tuple[float, dict[str, float]]] = []
+    log = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: epochs.append((trainer.damping, dict(logs))))
+    history = trainer.fit(
+        x, y, epochs=9, batch_size=8, validation_data=(x, y), callbacks=[plateau, stopping, log], verbose=0
+    )
+    first = trainer.fit(
+        x, y, batch_size=8, callbacks=[keras.callbacks.LearningRateScheduler(lambda epoch, lr: 0.25 * lr)], verbose=0
+    )
+    return {
+        "refused": refused,
+        "dampings": [damping for damping, _ in epochs],
+        "history": history,
+        "logged": [logs["loss"] for _, logs in epochs],
+        "scheduled": trainer.damping,
+        "names": sorted(first),
+    }
+
+
+def promoted() -> str:
+    """Return the dtype that Keras gives a result of two float64 tensors."""
+    return keras.backend.result_type("float64", "float64")

@@ -10,6 +10,7 @@ import pytest
 
 from conformance_tests.newton_problems import BOUNDED, KINDS, Subproblem, residual, subproblem, value
 from inna_core import NewtonStatus, newton_step_sizes
+from inna_core.newton_summary import nonnegative_step_sizes
 
 N_INSTANCES = 10_000
 
@@ -390,3 +391,48 @@ def test_refusals(changes: dict[str, Any], error: type[Exception], message: str)
     with pytest.raises(error) as caught:
         newton_step_sizes(**{**good, **changes})
     assert message in str(caught.value)
+
+
+# --- step sizes that may not be negative
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_groups_that_would_step_backward_stand_still(kind: str) -> None:
+    """No step size is negative, and those that are left solve the model of their groups alone."""
+    for seed in range(20):
+        p = subproblem(kind, seed)
+        eta, radius, status = nonnegative_step_sizes(p.gradient, p.hessian, p.third, damping=p.damping)
+        assert np.all(eta >= 0)
+        assert np.isfinite(radius)
+        free = solved(p)
+        if np.all(free.eta >= 0):
+            assert np.array_equal(eta, free.eta)
+        (kept,) = np.nonzero(eta)
+        if len(kept) == 0 or int(status) not in (NewtonStatus.MINIMISER, NewtonStatus.HARD_CASE):
+            continue
+        rest = Subproblem(p.gradient[kept], p.hessian[np.ix_(kept, kept)], p.third[kept], p.damping)
+        assert residual(rest, eta[kept])[0] <= 1e-10
+
+
+@pytest.mark.parametrize("name", ["strict", "torch", "jax"])
+def test_frameworks_agree_on_which_groups_stand_still(name: str) -> None:
+    make, _ = FRAMEWORKS[name]()
+    for seed in range(10):
+        p = subproblem("definite", seed, 5)
+        want = nonnegative_step_sizes(p.gradient, p.hessian, p.third, damping=p.damping)
+        got = nonnegative_step_sizes(make(p.gradient), make(p.hessian), make(p.third), damping=p.damping)
+        assert np.allclose(np.asarray(got.eta), want.eta, rtol=1e-9, atol=1e-12 * np.max(want.eta))
+        assert int(got.status) == want.status
+
+
+def test_under_jit_the_same_groups_stand_still() -> None:
+    make, _ = jax_arrays()
+    import jax
+
+    loops = pytest.importorskip("inna_optax", reason="optax is not installed")
+    solve = jax.jit(lambda g, H, T: nonnegative_step_sizes(g, H, T, damping=1.0, loop=loops.while_loop))
+    for seed in range(5):
+        p = subproblem("indefinite", seed, 5)
+        want = nonnegative_step_sizes(p.gradient, p.hessian, p.third, damping=1.0)
+        got = solve(make(p.gradient), make(p.hessian), make(p.third))
+        assert np.allclose(got.eta, want.eta, rtol=1e-9, atol=1e-12 * np.max(want.eta))

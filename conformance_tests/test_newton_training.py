@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,16 +49,18 @@ def run(rule: StepSizes, series: list[tuple[float, float, float]]) -> tuple[list
 
 
 def test_each_summary_on_its_own() -> None:
-    kept, used = run(StepSizes(average=0.0, smoothing=0.0, rise=float("inf")), SERIES)
+    rule = StepSizes(average=0.0, smoothing=0.0, rise=float("inf"), clip=False)
+    kept, used = run(rule, SERIES)
     want = [eta_of(*row) for row in SERIES]
     assert np.allclose(kept, want, rtol=1e-14)
+    assert used == kept
     assert want[-1] < 0
-    assert used == [*kept[:-1], 0.0]
-    assert run(StepSizes(average=0.0, smoothing=0.0, rise=float("inf"), clip=False), SERIES)[1] == kept
+    clipped = run(replace(rule, clip=True), SERIES)
+    assert clipped == ([*kept[:-1], 0.0], [*kept[:-1], 0.0])
 
 
 def test_smoothing_starts_from_the_first() -> None:
-    kept, _ = run(StepSizes(average=0.0, smoothing=0.25, rise=float("inf")), SERIES)
+    kept, _ = run(StepSizes(average=0.0, smoothing=0.25, rise=float("inf"), clip=False), SERIES)
     want = [eta_of(*SERIES[0])]
     for row in SERIES[1:]:
         want.append(0.25 * want[-1] + 0.75 * eta_of(*row))
@@ -85,7 +88,7 @@ def test_warm_up_takes_no_steps() -> None:
 
 def test_step_sizes_rise_slowly() -> None:
     series = [(1.0, 1.0, 0.0), (-1.0, 1.0, 0.0), (1.0, 1e-6, 0.0), (1.0, 1e-6, 0.0), (1.0, 0.5, 0.0)]
-    kept, _ = run(StepSizes(average=0.0, smoothing=0.0, rise=1.5), series)
+    kept, _ = run(StepSizes(average=0.0, smoothing=0.0, rise=1.5, clip=False), series)
     assert np.allclose(kept, [1.0, -1.0, 1.5, 2.25, 2.0], rtol=1e-14)
 
 
@@ -346,13 +349,13 @@ def test_optax_trains_without_a_learning_rate_and_as_torch_does() -> None:
     import inna_torch
     from conformance_tests.test_newton_derivatives import torch_loss
 
-    params, state, losses = jax_run("INNA", 30)
+    params, state, losses = jax_run("INNA", 30, average=0.5)
     assert losses[-1] < losses[0] / 10
     assert int(state.step) == 30
     weights, _, x, y = problem("mlp")
     tensors = [torch.tensor(w, requires_grad=True) for w in weights]
     loss = torch_loss("mlp", x, y)
-    optimizer = inna_torch.NewtonSummary(tensors, lambda: loss(tensors), INNA(), period=3)
+    optimizer = inna_torch.NewtonSummary(tensors, lambda: loss(tensors), INNA(), period=3, average=0.5)
     torch_losses = torch_steps(optimizer, lambda: loss(tensors), 30)
     assert np.allclose(losses, torch_losses, rtol=1e-9)
     assert all(np.allclose(a, b.detach(), rtol=0, atol=1e-9) for a, b in zip(params, tensors, strict=True))
@@ -409,3 +412,18 @@ def test_keras_trains_as_torch_does_and_resumes_bit_for_bit(backend: str, worker
     # Keras computes in float32 on two of its backends, whatever it is given, see `KERAS_PRECISION`
     rtol = 1e-9 if backend == "tensorflow" else 1e-4
     assert np.allclose(losses, torch_steps(optimizer, lambda: loss(tensors), 12), rtol=rtol)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_keras_callbacks_set_the_damping_and_stop(backend: str, workers: Any) -> None:
+    """ReduceLROnPlateau is the plateau rule; EarlyStopping and LearningRateScheduler work on the trainer as well."""
+    skip_without("keras", backend)
+    found = workers({"KERAS_BACKEND": backend}).call("conformance_tests.newton_keras_checks:with_callbacks")
+    # the first epoch is the best; each later one is a plateau, down to min_lr
+    assert found["dampings"] == [0.4, 0.2, 0.15, 0.15, 0.15]
+    assert sorted(found["history"]) == ["learning_rate", "loss", "val_loss"]
+    assert all(len(values) == 5 for values in found["history"].values())
+    assert found["history"]["loss"] == found["logged"]
+    assert found["scheduled"] == 0.25 * 0.15
+    assert found["names"] == ["learning_rate", "loss"]
+    assert "Invalid learning_rate: -1.0" in found["refused"]

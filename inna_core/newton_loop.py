@@ -10,8 +10,8 @@ eta_s of the group s, is
 Every `period` steps, and at each of the first `period` steps, while the direction grows, eta is refreshed, on a batch
 of its own:
 
-    summary (g, H, T) -> averages of (g, H, T) -> step sizes eta* -> eta <- a eta + (1 - a) eta*, at first eta*
-            -> no more than `rise` times the last positive eta -> negative entries count as 0              (2)
+    summary (g, H, T) -> averages of (g, H, T) -> step sizes eta*, none negative
+            -> eta <- a eta + (1 - a) eta*, at first eta* -> no more than `rise` times the last positive eta   (2)
 
 | symbol   | meaning                                                            | name in code            |
 |----------|--------------------------------------------------------------------|-------------------------|
@@ -33,7 +33,7 @@ from array_api_compat import array_namespace
 
 from inna_core._checks import as_array, check_parameter, check_update, checked_number
 from inna_core.algorithm import Array, Namespace, Scalar
-from inna_core.newton_summary import Loop, NewtonStatus, Summary, newton_step_sizes
+from inna_core.newton_summary import Loop, NewtonStatus, Summary, newton_step_sizes, nonnegative_step_sizes
 
 
 class MomentumState(NamedTuple):
@@ -124,7 +124,7 @@ class StepSizeState(NamedTuple):
         gradient: the last summaries' g, or their average, shape (window, S).
         hessian: likewise H, shape (window, S, S).
         third: likewise T, shape (window, S).
-        eta: exponential average of the step sizes, shape (S,), signs kept.
+        eta: exponential average of the step sizes, shape (S,).
         ceiling: what the next step sizes may be at most, shape (S,).
         radius: of the last solution, 0-d.
         status: `NewtonStatus` of the last solution, 0-d int32.
@@ -151,7 +151,8 @@ class StepSizes:
         warmup: number of first summaries during which the step sizes stay 0, while the averages fill.
         smoothing: a, weight of the past in the step sizes, in [0, 1).
         rise: largest factor by which a step size may grow from one summary to the next, > 0, infinity for none.
-        clip: whether negative step sizes count as 0.
+        clip: whether groups whose step size would be negative stand still, see `nonnegative_step_sizes`; otherwise
+            they step backward.
         third_floor: kappa of `newton_step_sizes`.
 
     Raises:
@@ -167,10 +168,10 @@ class StepSizes:
     """
 
     damping_int: Scalar = 1.0
-    average: float = 0.9
+    average: float = 0.95
     window: int = 1
     warmup: int = 0
-    smoothing: float = 0.5
+    smoothing: float = 0.0
     rise: float = 2.0
     clip: bool = True
     third_floor: float = 0.0
@@ -229,7 +230,8 @@ class StepSizes:
         filled = xp.where(k + 1 < self.window, k + 1, xp.full_like(k, self.window))
         g, H, T = (xp.sum(x, axis=0) / xp.astype(filled, x.dtype) for x in kept)
         # a mean of rounded numbers may lose symmetry, and its third derivatives are a mean of signs
-        found = newton_step_sizes(g, H, T, damping=self.damping_int, third_floor=self.third_floor, loop=loop)
+        solve = nonnegative_step_sizes if self.clip else newton_step_sizes
+        found = solve(g, H, T, damping=self.damping_int, third_floor=self.third_floor, loop=loop)
 
         first = k <= self.warmup
         weight = xp.where(first, xp.zeros_like(found.eta), xp.full_like(found.eta, self.smoothing))
@@ -244,9 +246,8 @@ class StepSizes:
         return StepSizeState(*chosen)._replace(status=found.status)
 
     def step_sizes(self, state: StepSizeState) -> Array:
-        """Return eta, shape (S,), negative entries set to 0 where `clip` says so."""
-        xp = array_namespace(state.eta)
-        return xp.where(state.eta > 0, state.eta, xp.zeros_like(state.eta)) if self.clip else state.eta
+        """Return eta, shape (S,)."""
+        return state.eta
 
 
 class StepSizeRecord(NamedTuple):

@@ -219,6 +219,57 @@ def newton_step_sizes(
     return NewtonStepSizes(xp.astype(eta, gradient.dtype), xp.astype(radius, gradient.dtype), status)
 
 
+def nonnegative_step_sizes(
+    gradient: Array,
+    hessian: Array,
+    third: Array,
+    *,
+    damping: Scalar,
+    third_floor: float = 0.0,
+    loop: Loop | None = None,
+) -> NewtonStepSizes:
+    """Return step sizes none of which is negative: groups that would step backward stand still.
+
+    A negative step size goes up the direction. Setting it to 0 afterwards would leave the others with step sizes that
+    count on it: where groups oppose each other these are far too long. So the groups in question are taken out of the
+    model, and what is left is minimised, until no step size is negative, after S rounds at most.
+
+    Args:
+        gradient, hessian, third, damping, third_floor, loop: see `newton_step_sizes`.
+
+    Returns:
+        As `newton_step_sizes` for the last round, with eta >= 0.
+
+    Raises:
+        ValueError, TypeError: as `newton_step_sizes`.
+
+    Example:
+        >>> import numpy as np
+        >>> g, H, T = np.asarray([1.0, 1.0]), np.asarray([[1.0, 1.5], [1.5, 3.0]]), np.zeros(2)
+        >>> newton_step_sizes(g, H, T, damping=1.0).eta.round(9).tolist()
+        [2.0, -0.666666667]
+        >>> nonnegative_step_sizes(g, H, T, damping=1.0).eta.round(9).tolist()
+        [1.0, 0.0]
+    """
+    xp = _check_summary(gradient, hessian, third)
+
+    def round_(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        kept = state[0]
+        # a group without any information gets the step size 0
+        g, T = (xp.where(kept, x, xp.zeros_like(x)) for x in (gradient, third))
+        H = xp.where(kept[:, None] & kept[None, :], hessian, xp.zeros_like(hessian))
+        eta, radius, status = newton_step_sizes(g, H, T, damping=damping, third_floor=third_floor, loop=loop)
+        backward = eta < 0
+        return kept & ~backward, eta, radius, status, ~xp.any(backward)
+
+    kept = xp.ones_like(gradient, dtype=xp.bool)
+    zero = xp.zeros_like(gradient[0])
+    state = (kept, xp.zeros_like(gradient), zero, xp.astype(zero, xp.int32), xp.any(~kept))
+    _, eta, radius, status, _ = (_python_loop if loop is None else loop)(round_, state, gradient.shape[0])
+    # a last round of one group may still be negative
+    return NewtonStepSizes(xp.where(eta > 0, eta, xp.zeros_like(eta)), radius, status)
+
+
 class _Problem(NamedTuple):
     """The model -g^T y + 1/2 y^T H y + 1/6 |diag(d) y|^3, free of units: the largest entries of g, H are about 1."""
 

@@ -116,7 +116,7 @@ class NewtonSummary:
         model: built; its trainable variables are trained.
         loss: maps targets and predictions to the loss, as `keras.losses` do; the mean over a batch counts.
         algorithm: makes the direction (default `inna_core.Momentum`, as in the paper).
-        damping: lambda_1 >= 0 (default 0.3). An attribute: multiply it where a plateau is reached.
+        damping: lambda_1 >= 0 (default 0.3). An attribute, and what callbacks of `fit` see as the learning rate.
         damping_int: lambda_int >= 0 (default 1).
         period: steps between two summaries, >= 1 (default 10).
         groups: partition of the variables, see `inna_core.newton_summary.partition`.
@@ -253,6 +253,15 @@ class NewtonSummary:
             self.on_refresh(StepSizeRecord(self.steps - 1, self.step_sizes(), float(self.sizes.radius), status))
         return float(ops.convert_to_numpy(loss))
 
+    @property
+    def learning_rate(self) -> float:
+        """The damping, under the name by which Keras' callbacks read and set it."""
+        return self.damping
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        self.damping = checked_number("learning_rate", float(value))
+
     def fit(
         self,
         x: Any,
@@ -261,6 +270,8 @@ class NewtonSummary:
         epochs: int = 1,
         batch_size: int = 32,
         summary_size: int = 256,
+        validation_data: tuple[Any, Any] | None = None,
+        callbacks: Any = None,
         seed: int = 0,
         verbose: int = 1,
     ) -> dict[str, list[float]]:
@@ -272,29 +283,53 @@ class NewtonSummary:
             epochs: number of passes.
             batch_size: samples a step; the last, smaller batch of an epoch is left out where there are others.
             summary_size: samples a summary.
+            validation_data: inputs and targets on which ``val_loss`` is measured after each epoch.
+            callbacks: of `keras.callbacks`. They see the model, and the damping as its optimizer's ``learning_rate``:
+                `keras.callbacks.ReduceLROnPlateau(monitor="loss")` is the paper's plateau rule.
             seed: of the order of samples.
             verbose: 1 to print a line an epoch, 0 for silence.
 
         Returns:
-            ``{"loss": [mean training loss of each epoch]}``.
+            By name, one number an epoch: ``loss``, the mean over its steps, and whatever else the callbacks logged.
         """
         n = int(x.shape[0])
+        starts = range(0, max(n - batch_size + 1, 1), batch_size)
         generator = keras.random.SeedGenerator(seed)
-        history: list[float] = []
+        seen: Any = _SeenByCallbacks(self)
+        parameters: dict[str, Any] = {"verbose": verbose, "epochs": epochs, "steps": len(starts)}
+        told = keras.callbacks.CallbackList(callbacks, add_history=True, model=seen, **parameters)
+        told.on_train_begin()
         for epoch in range(epochs):
+            told.on_epoch_begin(epoch)
             order = ops.convert_to_numpy(keras.random.shuffle(ops.arange(n), seed=generator))
             losses = []
-            for start in range(0, max(n - batch_size + 1, 1), batch_size):
+            for batch, start in enumerate(starts):
+                told.on_train_batch_begin(batch)
                 rows = order[start : start + batch_size]
                 extra: tuple[Any, ...] = ()
                 if self.due():
                     drawn = keras.random.randint((min(summary_size, n),), 0, n, seed=generator)
                     extra = (ops.take(x, drawn, axis=0), ops.take(y, drawn, axis=0))
                 losses.append(self.step(ops.take(x, rows, axis=0), ops.take(y, rows, axis=0), *extra))
-            history.append(sum(losses) / len(losses))
+                told.on_train_batch_end(batch, {"loss": losses[-1]})
+            logs = {"loss": sum(losses) / len(losses)}
+            if validation_data is not None:
+                logs["val_loss"] = self._mean_loss(*validation_data, batch_size)
+            told.on_epoch_end(epoch, logs)
             if verbose:
-                print(f"epoch {epoch + 1}/{epochs}: loss {history[-1]:.4g}")
-        return {"loss": history}
+                print(f"epoch {epoch + 1}/{epochs}:", *(f"{name} {value:.4g}" for name, value in logs.items()))
+            if seen.stop_training:
+                break
+        told.on_train_end()
+        return dict(seen.history.history)
+
+    def _mean_loss(self, x: Any, y: Any, batch_size: int) -> float:
+        total, n = 0.0, int(x.shape[0])
+        for start in range(0, n, batch_size):
+            rows = slice(start, min(start + batch_size, n))
+            loss = ops.mean(self.loss(y[rows], self.model(x[rows], training=False)))
+            total += float(ops.convert_to_numpy(loss)) * (rows.stop - start)
+        return total / n
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run needs beside the model, as NumPy arrays and numbers."""
@@ -318,3 +353,15 @@ class NewtonSummary:
         ]
         self.steps, self.damping = state["steps"], state["damping"]
         self.sizes = StepSizeState(**{name: x.copy() for name, x in state["sizes"].items()}) if state["sizes"] else None
+
+
+class _SeenByCallbacks:
+    """A model as callbacks know it: its optimizer has a learning rate, and it is told here when to stop."""
+
+    def __init__(self, trainer: NewtonSummary) -> None:
+        self._trained = trainer.model
+        self.optimizer = trainer
+        self.stop_training = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trained, name)

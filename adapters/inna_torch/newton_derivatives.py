@@ -6,7 +6,7 @@ operations, both are right to any order.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -149,16 +149,170 @@ REFUSED: dict[Callable[..., Any], str] = {
 """Functions with wrong or missing derivatives for which no replacement is written here."""
 
 
+PRODUCTS = frozenset(
+    {
+        functional.linear,
+        functional.bilinear,
+        functional.conv1d,
+        functional.conv2d,
+        functional.conv3d,
+        functional.conv_transpose1d,
+        functional.conv_transpose2d,
+        functional.conv_transpose3d,
+        torch.mm,
+        torch.bmm,
+        torch.matmul,
+        torch.addmm,
+        torch.baddbmm,
+        torch.einsum,
+        Tensor.mm,
+        Tensor.bmm,
+        Tensor.matmul,
+        Tensor.addmm,
+        Tensor.baddbmm,
+        Tensor.__matmul__,
+        Tensor.__rmatmul__,
+    }
+)
+"""Multilinear (or affine) functions, most of a network's cost; what lies between two of them is a piece. A function
+may be missing here, which costs time; one that is not multilinear would be wrong."""
+
+
+class Product(NamedTuple):
+    """A call of one of the `PRODUCTS`.
+
+    Attributes:
+        inputs: numbers of its inputs in `Pieces`, without the moved parameters.
+        groups: of the moved parameters among its inputs.
+    """
+
+    inputs: tuple[int, ...]
+    groups: frozenset[int]
+
+
+class Pieces:
+    """The loss in pieces, the products and what lies between them, whose third derivatives are taken each by itself.
+
+    Let z be the tensors where pieces meet, w = d phi / dz their adjoints, and dz, dw their derivatives by mu_s. The
+    pieces f: z -> z' make phi the Lagrangian sum of <w', f(z) - z'>, which is stationary in all z and w: an error of
+    second order in these has an effect of fourth order, so that the third derivative follows from first ones,
+
+        T_s = sum over pieces d^3/de^3 <w' + e dw', f(z + e dz)> = sum <w', f3(dz, dz, dz)> + 3 <dw', f2(dz, dz)>
+
+    with the derivatives f1, f2, f3 of f. The row H_s has found dz and dw: the derivative of g_s = d phi / d mu_s meets
+    each w and each z on its way back, and what arrives there is
+
+        d g_s / dw = dz         d g_s / dz = dw = f1(z)^T dw' + <w', f2(z)(dz, .)>
+
+    The derivative of <dw, dz> in z along dz, with dz and dw' held, is <w', f3(dz, dz, dz)> + <dw', f2(dz, dz)>; that in
+    w' along dw' is <dw', f2(dz, dz)>. The former and twice the latter are T_s. All are found in one backward pass that
+    never leaves a piece; a product of which one input alone depends on mu_s has f2 = 0 and is left out. So T_s costs
+    nothing of what is costly, where the derivative of H_ss would run through the network as often as the row did.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.products: list[tuple[Product, int]] = []
+        self.row: dict[tuple[int, bool], Tensor] | None = None
+        self.local = False
+        self.third: Tensor | None = None
+
+    def call(self, function: Callable[..., Any], groups: dict[int, int], args: Any, kwargs: Any) -> Any:
+        """Call a product; groups: by id of a moved parameter."""
+        inputs: list[int] = []
+        moved: set[int] = set()
+
+        def enter(x: Tensor) -> Tensor:
+            if id(x) in groups:
+                moved.add(groups[id(x)])
+                return x
+            if not x.requires_grad:
+                return x
+            inputs.append(self.count)
+            return self._border(x)
+
+        result = function(*_pytree.tree_map_only(Tensor, enter, args), **_pytree.tree_map_only(Tensor, enter, kwargs))
+        if not isinstance(result, Tensor) or not result.requires_grad:
+            return result
+        self.products.append((Product(tuple(inputs), frozenset(moved)), self.count))
+        return self._border(result)
+
+    def _border(self, z: Tensor) -> Tensor:
+        self.count += 1
+        return _Border.apply(z, self, self.count - 1, False)  # pyright: ignore[reportReturnType]
+
+    def begin_row(self) -> None:
+        """From now on tangents are kept, and what arrives goes on as a constant."""
+        self.row, self.local = {}, False
+
+    def third_derivative(self, second: Tensor, mu: Tensor, group: int) -> Tensor:
+        """Return T_s.
+
+        Args:
+            second: H_ss.
+            mu: mu_s.
+            group: s.
+        """
+        assert self.row is not None
+        row = self.row
+        outputs, weights = [second], [torch.ones_like(second)]
+        for product, result in self.products:
+            bent = group in product.groups or sum((x, True) in row for x in product.inputs) > 1
+            for z in (result, *(product.inputs if bent else ())):
+                if (z, False) in row and (z, True) in row and row[z, False].requires_grad:
+                    outputs.append(row[z, False])
+                    weights.append(row[z, True].detach())
+        outputs, weights = outputs[not second.requires_grad :], weights[not second.requires_grad :]
+        if not outputs:
+            return torch.zeros_like(mu)
+        self.local, self.third = True, None
+        direct = torch.autograd.grad(outputs, [mu], weights, retain_graph=True, materialize_grads=True)[0]
+        third = direct if self.third is None else direct + self.third
+        row.clear()  # its tensors' graphs hold this object, in a circle that would keep them in memory
+        return third
+
+    def arrived(self, at: int, adjoint: bool, gradient: Tensor) -> Tensor | None:
+        """Return what goes on behind a border: of the adjoint w, or of z itself."""
+        if self.row is None:  # the gradient g, whose graph is the adjoint's program
+            return _Border.apply(gradient, self, at, True)  # pyright: ignore[reportReturnType]
+        if not self.local:
+            self.row[at, adjoint] = gradient
+            return gradient.detach()
+        tangent = self.row.get((at, not adjoint))
+        if tangent is not None:
+            product = torch.sum(gradient * tangent.detach()) * (2 if adjoint else 1)
+            self.third = product if self.third is None else self.third + product
+        return None
+
+
+class _Border(torch.autograd.Function):
+    """The identity; what its gradient is, the pieces decide."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, pieces: Pieces, at: int, adjoint: bool) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.border = (pieces, at, adjoint)
+        return z.clone()  # a view could not be changed in place
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        pieces, at, adjoint = ctx.border
+        arrived = None if gradients[0] is None else pieces.arrived(at, adjoint, gradients[0])
+        return arrived, None, None, None
+
+
 class Substituted(TorchFunctionMode):
     """While active, torch functions see other tensors in the place of some, and are differentiable three times.
 
     Args:
         replacement: by id of a tensor, the tensor that takes its place.
+        groups: by id of a tensor that has taken a parameter's place, its group.
+        pieces: takes note of the program, if given.
     """
 
-    def __init__(self, replacement: dict[int, Tensor]) -> None:
+    def __init__(self, replacement: dict[int, Tensor], groups: dict[int, int], pieces: Pieces | None = None) -> None:
         super().__init__()
-        self.replacement = replacement
+        self.replacement, self.groups, self.pieces = replacement, groups, pieces
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = _pytree.tree_map_only(
@@ -169,4 +323,7 @@ class Substituted(TorchFunctionMode):
                 f"Invalid loss_fn: it calls {REFUSED[func]} (expected operations with a third derivative)"
             )
         called: Any = REWRITTEN.get(func, func)
+        # inside vmap and its like there are no borders: the piece is longer there
+        if self.pieces is not None and func in PRODUCTS and not torch._C._are_functorch_transforms_active():
+            return self.pieces.call(called, self.groups, args, kwargs)
         return called(*args, **kwargs)

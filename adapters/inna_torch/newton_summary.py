@@ -18,7 +18,7 @@ from inna_core._checks import checked_number
 from inna_core.algorithm import Algorithm
 from inna_core.newton_loop import Momentum, StepSizeRecord, StepSizes, StepSizeState, direction, next_state
 from inna_core.newton_summary import NewtonStatus, Summary, partition
-from inna_torch.newton_derivatives import Substituted
+from inna_torch.newton_derivatives import Pieces, Substituted
 
 Tensor = torch.Tensor
 
@@ -154,17 +154,18 @@ def derivatives(
             p.detach() + mu[s].to(p.device) * u.detach().to(p.dtype)
             for p, u, s in zip(params, direction, group_of, strict=True)
         ]
-        loss = _loss(loss_fn, params, moved, rebuild)
+        pieces = Pieces() if order == 3 else None
+        loss = _loss(loss_fn, params, moved, dict(zip(map(id, moved), group_of, strict=True)), rebuild, pieces)
         gradient = _gradients(loss, mu, create_graph=True)
-        g, H, T = (torch.zeros(shape, dtype=dtype, device=mu[0].device) for shape in ((size,), (size, size), (size,)))
+        rows, third = [], []
         for s in range(size):
-            g[s] = gradient[s].detach()
-            row = _gradients(gradient[s], mu[s:], create_graph=order == 3)
-            for t, entry in enumerate(row, start=s):
-                H[s, t] = H[t, s] = entry.detach()
-            if order == 3:
-                T[s] = _gradients(row[0], [mu[s]], create_graph=False)[0]
-    return Summary(g, H, T)
+            if pieces is not None:
+                pieces.begin_row()
+            row = _gradients(gradient[s], mu[s:], create_graph=pieces is not None)
+            rows.append(torch.stack([torch.zeros_like(mu[s])] * s + [entry.detach() for entry in row]))
+            third.append(torch.zeros_like(mu[s]) if pieces is None else pieces.third_derivative(row[0], mu[s], s))
+    upper = torch.stack(rows)
+    return Summary(torch.stack(list(gradient)).detach(), upper + upper.triu(1).T, torch.stack(third))
 
 
 def _gradients(scalar: Tensor, mu: Sequence[Tensor], *, create_graph: bool) -> Sequence[Tensor]:
@@ -173,11 +174,18 @@ def _gradients(scalar: Tensor, mu: Sequence[Tensor], *, create_graph: bool) -> S
     return torch.autograd.grad(scalar, mu, create_graph=create_graph, retain_graph=True, materialize_grads=True)
 
 
-def _loss(loss_fn: Callable[..., Any], params: Sequence[Tensor], moved: list[Tensor], rebuild: Rebuild) -> Tensor:
+def _loss(
+    loss_fn: Callable[..., Any],
+    params: Sequence[Tensor],
+    moved: list[Tensor],
+    groups: dict[int, int],
+    rebuild: Rebuild,
+    pieces: Pieces | None,
+) -> Tensor:
     closure = takes_nothing(loss_fn)
     with (
         sdpa_kernel(SDPBackend.MATH),
-        Substituted({id(p): q for p, q in zip(params, moved, strict=True)} if closure else {}),
+        Substituted({id(p): q for p, q in zip(params, moved, strict=True)} if closure else {}, groups, pieces),
     ):
         loss = loss_fn() if closure else loss_fn(rebuild(moved))
     if not isinstance(loss, Tensor) or loss.numel() != 1:
