@@ -505,7 +505,7 @@ def jax_layer(name: str, rng: Any) -> tuple[dict[str, Any], Apply, tuple[int, ..
         layers = jax_layers()
         assert set(layers) == set(JAX_LAYERS)
         return layers[name](rng)
-    from flax import linen
+    from flax import linen  # pyright: ignore[reportMissingImports]
 
     make, shape = flax_layers()[name]
     module = make(linen)

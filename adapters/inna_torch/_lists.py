@@ -195,7 +195,8 @@ def blocks(columns: list[Tensors], size: int) -> list[list[Tensors]]:
     for row in zip(*columns, strict=True):
         n = row[0].numel()
         if n > size and all(flattens(x, row[0]) for x in row):
-            cut = [x.as_strided((n,), (1,)).split(size) for x in row]
+            length = math.ceil(n / math.ceil(n / size))  # pieces of equal length, none of them a mere rest
+            cut = [x.as_strided((n,), (1,)).split(length) for x in row]
             pieces += [[[x] for x in piece] for piece in zip(*cut, strict=True)]
             continue
         if n > room and open_piece[0]:

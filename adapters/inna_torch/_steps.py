@@ -77,7 +77,7 @@ def adamw_kernel_step(call: AdamWStep, sigma: float, columns: list[Tensors]) -> 
     for theta, grads, v, s in pieces:
         x = started_at(v, scratch[0])
         # the kernel adds 0 times the old first moment, which must be finite, and leaves the gradient there
-        moments = split_like(v, scratch[1].zero_())
+        moments = split_like(v, scratch[1, : sum(map(len, x))].zero_())
         TORCH._fused_adamw_(
             *(x, grads, moments, s, [], [t] * len(x)),
             lr=call.lr,
