@@ -1,6 +1,7 @@
 """The step of a whole model at once, in place, for Keras on torch, as in the classes that Keras' torch backend puts in
 the place of its own optimizers: by `inna_torch`'s multi-tensor calls and fused kernels."""
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,10 +27,13 @@ def apply(
         weight_decay: rate of the decay.
         published: whether the decay acts on the velocity too.
     """
-    theta, grads, velocities, *_ = columns
+    theta, grads, *_ = columns
     first, device = theta[0], theta[0].device.type
     # the kernels walk through memory and never look at strides
-    dense = not published and all(flattens(x, p) for p, *row in zip(*columns, strict=True) for x in (p, *row))
+    dense = not published and (
+        all(map(torch.Tensor.is_contiguous, chain(*columns)))  # of all at once: most are, and there may be many
+        or all(flattens(x, p) for p, *row in zip(*columns, strict=True) for x in (p, *row))
+    )
     if dense and isinstance(algorithm, inna_core.INNAprop) and device in adamw_devices():
         call = adamw_step(
             lr,
@@ -52,7 +56,7 @@ def apply(
                 TORCH._foreach_mul_(theta, 1 - lr * weight_decay)
             TORCH._foreach_add_(theta, grads, alpha=momentum.gradient)
             sgd_kernel(
-                *([alike(x) for x in column] for column in (theta, grads, velocities)),
+                *(columns if first.is_cpu else [[alike(x) for x in column] for column in columns]),
                 lr=momentum.lr,
                 momentum=momentum.momentum,
                 dampening=momentum.dampening,
