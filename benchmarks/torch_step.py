@@ -75,6 +75,7 @@ OPTIMIZERS: dict[str, Make] = {
     "AdamW": torch.optim.AdamW,
     "published INNA": PublishedINNA,
     "INNAprop": inna_torch.INNAprop,
+    "INNAprop compiled": lambda p: inna_torch.INNAprop(p, compiled=True),
 }
 
 
@@ -97,6 +98,7 @@ TARGETS = (
     Target("INNA", "published INNA", 0.25, ("one",)),
     Target("INNAprop", "AdamW foreach", 0.8),
     Target("INNAprop", "AdamW fused", 1.5),
+    Target("INNAprop compiled", "AdamW fused", 1.5),
 )
 
 EXTRA_MEMORY = {"INNA fused": 0.05, "INNA foreach": 0.05, "INNAprop": 0.05}

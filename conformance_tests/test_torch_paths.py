@@ -12,7 +12,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import inna_torch  # noqa: E402
+from conformance_tests.hosts import no_compiler  # noqa: E402
 from inna_core import INNA as CORE_INNA  # noqa: E402
+from inna_torch import _single  # noqa: E402
 
 SHAPES = ((), (7,), (3, 4), (2, 3, 4, 5), (0, 5))
 PATHS: dict[str, dict[str, Any]] = {
@@ -20,10 +22,13 @@ PATHS: dict[str, dict[str, Any]] = {
     "foreach": {"foreach": True},
     "fused": {"fused": True},
     "default": {},
+    "compiled": {"compiled": True},
+    "all compiled": {"compiled": True, "foreach": False},
 }
+COMPILES = pytest.mark.skipif(no_compiler() is not None, reason=str(no_compiler()))
 OPTIMIZERS: dict[str, Any] = {"INNA": inna_torch.INNA, "INNAprop": inna_torch.INNAprop}
 ROWS = [
-    pytest.param(optimizer, flags, id=f"{name}-{path}")
+    pytest.param(optimizer, flags, id=f"{name}-{path}", marks=[COMPILES] if "compiled" in flags else [])
     for name, optimizer in OPTIMIZERS.items()
     for path, flags in PATHS.items()
 ]
@@ -172,6 +177,50 @@ def test_large_tensors_are_updated_block_by_block(flags: dict[str, Any]) -> None
         assert difference(ours, plain) < 1e-13
 
 
+@COMPILES
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_one_graph_serves_all_lengths_and_numbers(optimizer: Any) -> None:
+    """Whatever the shapes, their number, and the hyperparameters; a large tensor takes it by default."""
+    from torch._dynamo.utils import counters
+
+    def graphs() -> int:
+        return counters["stats"]["unique_graphs"]
+
+    torch._dynamo.reset()
+    _single.compiled_step.cache_clear()
+    started = graphs()
+    for shapes in ((), ((20_000,),)), (((2,), (7, 3), (40_000,), (130, 3, 50)), ((2, 2, 2, 2),)):
+        ours, plain = (parameters(torch.float32, (*shapes[0], *shapes[1])) for _ in range(2))
+        flags = {"compiled": True} if len(shapes[0]) == 0 else {"compiled": True, "foreach": False}
+        a, b = optimizer(ours, **flags), optimizer(plain, foreach=False)
+        for k in range(3):
+            set_gradients(ours, k)
+            set_gradients(plain, k)
+            for group in (*a.param_groups, *b.param_groups):
+                group.update(lr=0.05 / (k + 1), alpha=0.3 * k, beta=0.5 + k, weight_decay=0.1 * k)
+            a.step()
+            b.step()
+            assert difference(ours, plain) < 1e-6
+        assert graphs() == started + 1
+
+
+def test_without_a_compiler_nothing_changes(monkeypatch: Any) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError("no compiler")
+
+    _single.compiled_step.cache_clear()
+    monkeypatch.setattr(torch, "compile", fail)
+    params = parameters()
+    instance = inna_torch.INNA(
+        [{"params": params[:2]}, {"params": params[2:], "compiled": True}], lr=0.05, foreach=False
+    )
+    set_gradients(params, 0)
+    before = [p.detach().clone() for p in params]
+    with pytest.raises(RuntimeError, match=r"Invalid compiled: True \(expected False where .* INNA\): no compiler"):
+        instance.step()
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+
+
 # One state
 
 SCHEDULE = [0.02, 0.05, 0.099, 0.1, 0.12, 0.19, 0.3, 0.5, 0.19, 0.1, 0.05, 1e-3, 1e-6, 0.0, 0.03, 0.03]
@@ -200,7 +249,7 @@ def test_a_schedule_across_beta_equals_the_core(alpha: float, dtype: Any) -> Non
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_a_checkpoint_moves_between_all_paths(optimizer: Any) -> None:
-    flags = list(PATHS.values()) * 2
+    flags = [flags for flags in PATHS.values() if "compiled" not in flags or not no_compiler()] * 2
     moving, staying = parameters(torch.float32), parameters(torch.float32)
     plain = optimizer(staying, lr=0.05, foreach=False)
     saved = None
@@ -291,6 +340,10 @@ EXCLUSIONS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "fused and foreach": (inna_torch.INNA, {"fused": True, "foreach": True}, "Invalid fused: True .*foreach"),
     "fused and differentiable": (inna_torch.INNA, {"fused": True, "differentiable": True}, "Invalid differentiable"),
     "foreach and differentiable": (inna_torch.INNA, {"foreach": True, "differentiable": True}, "Invalid different"),
+    "compiled and fused": (inna_torch.INNA, {"compiled": True, "fused": True}, "Invalid compiled: True .*False where"),
+    "compiled and foreach": (inna_torch.INNA, {"compiled": True, "foreach": True}, "Invalid compiled: True .*foreach"),
+    "compiled, capturable": (inna_torch.INNA, {"compiled": True, "capturable": True}, "Invalid compiled: True .*captu"),
+    "compiled, differentiable": (inna_torch.INNA, {"compiled": True, "differentiable": True}, "Invalid compiled: True"),
     "capturable, differentiable": (inna_torch.INNA, {"capturable": True, "differentiable": True}, "Invalid different"),
 }
 
@@ -302,7 +355,7 @@ def test_flags_that_exclude_each_other_are_refused(row: str) -> None:
         optimizer(parameters(), **flags)
 
 
-@pytest.mark.parametrize("flag", ["foreach", "fused", "capturable", "differentiable"])
+@pytest.mark.parametrize("flag", ["foreach", "fused", "compiled", "capturable", "differentiable"])
 def test_flags_of_another_type_are_refused(flag: str) -> None:
     options: dict[str, Any] = {flag: "yes"}
     with pytest.raises(TypeError, match=f"Invalid {flag}: 'yes' "):
@@ -332,7 +385,7 @@ SPOILERS: dict[str, tuple[Callable[[list[Any], Any], Any], str]] = {
     ),
     "lr": (lambda ps, o: o.param_groups[-1].update(lr=float("nan")), "Invalid lr: nan"),
     "lr in a tensor": (lambda ps, o: o.param_groups[-1].update(lr=torch.tensor(-1.0)), "Invalid lr: -1.0"),
-    "capturable": (lambda ps, o: o.param_groups[-1].update(capturable=True), "Invalid capturable: True"),
+    "capturable": (lambda ps, o: o.param_groups[-1].update(capturable=True), "Invalid (capturable|compiled): True"),
     "device": (
         lambda ps, o: o.state[ps[-2]].update(velocity=torch.ones(2, 3, 4, 5, device="meta", dtype=torch.float64)),
         "Invalid state: velocity .* on meta",

@@ -100,9 +100,10 @@ def check_update(xp: Any, state_type: type, grad: Any, state: Any, theta: Any, h
 
 
 def check_scalars(scalars: dict[str, Any], theta: Any) -> None:
-    """Refuse 0-d arrays whose dtype differs from the parameter's, and so would promote it."""
+    """Refuse 0-d arrays whose dtype would promote the parameter's."""
     for name, value in scalars.items():
-        if hasattr(value, "dtype") and value.dtype != theta.dtype:
+        # torch's 0-d tensors, and JAX's weakly typed numbers, may differ from the parameter and leave its dtype alone
+        if hasattr(value, "dtype") and value.dtype != theta.dtype and (theta * value).dtype != theta.dtype:
             raise TypeError(
                 f"Invalid {name}: a 0-d array of dtype {value.dtype} (expected a Python float or theta's {theta.dtype})"
             )

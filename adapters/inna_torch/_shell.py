@@ -1,10 +1,10 @@
 """The one torch shell: it turns an algorithm of `inna_core` into a `torch.optim.Optimizer`."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
-from itertools import chain
+from itertools import chain, compress, repeat
 from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,18 +16,16 @@ from torch.optim.optimizer import _use_grad_for_differentiable
 from inna_core._checks import checked_number
 from inna_core.adamw_kernel import AdamWStep, adamw_step
 from inna_core.algorithm import Algorithm
-from inna_core.compensation import compensated_increment
-from inna_core.decay import update_with_decay
 from inna_core.sgd_kernel import NesterovStep, nesterov_step
 from inna_torch._kernel_state import KernelState
 from inna_torch._lists import TORCH, flattens
-from inna_torch._steps import adamw_devices, adamw_kernel_step, alike, foreach_step, sgd_devices, sgd_kernel
+from inna_torch._single import NARROW, THETA, CompiledStep, compiled_step, compute_dtype, next_values, numbers
+from inna_torch._steps import SMALL, adamw_devices, adamw_kernel_step, alike, foreach_step, sgd_devices, sgd_kernel
 
 Tensor = torch.Tensor
 
 PLAIN = {torch.nn.Parameter, torch.Tensor}
-SHAPE, LAYOUT, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("shape", "layout", "dtype", "device", "is_cpu"))
-NARROW = (torch.float16, torch.bfloat16)
+LAYOUT, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "dtype", "device", "is_cpu"))
 
 FLAGS = {
     "maximize": (True, False),
@@ -35,10 +33,16 @@ FLAGS = {
     "kahan_sum": (True, False, None),
     "foreach": (True, False, None),
     "fused": (True, False, None),
+    "compiled": (True, False),
     "capturable": (True, False),
     "differentiable": (True, False),
 }
-NEW_FLAGS = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
+EXCLUSIVE = (
+    ("fused", "foreach"),
+    *(("compiled", other) for other in ("fused", "foreach", "capturable", "differentiable")),
+    *(("differentiable", other) for other in ("fused", "foreach", "capturable")),
+)
+NEW_FLAGS = {"foreach": None, "fused": None, "compiled": False, "capturable": False, "differentiable": False}
 
 
 class Leaf(NamedTuple):
@@ -95,14 +99,16 @@ class Elementwise(Optimizer):
 
     A public class names its `algorithm`; everything else follows. The entries of a param group are the algorithm's
     hyperparameters and ``lr``, ``weight_decay``, ``published_decay``, ``maximize``, ``kahan_sum``, ``foreach``,
-    ``fused``, ``capturable``, ``differentiable``; those of a parameter's state are the fields of the algorithm's state,
-    and ``compensation`` where the sum is compensated.
+    ``fused``, ``compiled``, ``capturable``, ``differentiable``; those of a parameter's state are the fields of the
+    algorithm's state, and ``compensation`` where the sum is compensated.
 
-    A step takes one of three paths for each parameter, all with the same state:
+    A step takes one of four paths for each parameter, all with the same state:
 
     * fused: torch's SGD or AdamW kernel, with the arguments that make INNA or INNAprop of it (`inna_core.sgd_kernel`,
       `inna_core.adamw_kernel`);
     * foreach: the core's function on lists of tensors, in place (`inna_torch._lists`);
+    * compiled: the core's function on one tensor after the other, compiled into one loop over memory
+      (`inna_torch._single`);
     * single: the core's function on one tensor after the other, which also serves torch.compile, autograd through the
       step, hyperparameters on an accelerator, narrow dtypes and compensated sums.
     """
@@ -137,11 +143,10 @@ class Elementwise(Optimizer):
         for name, allowed in FLAGS.items():
             if not any(group[name] is value for value in allowed):
                 raise TypeError(f"Invalid {name}: {group[name]!r} (expected one of {', '.join(map(str, allowed))})")
-        for name, other in (("fused", "foreach"), ("differentiable", "fused"), ("differentiable", "foreach")):
+        for name, other in EXCLUSIVE:
             if group[name] and group[other]:
-                raise ValueError(f"Invalid {name}: True (expected False or None where {other} is True)")
-        if group["differentiable"] and group["capturable"]:
-            raise ValueError("Invalid differentiable: True (expected False where capturable is True)")
+                unset = " or None" if None in FLAGS[name] else ""
+                raise ValueError(f"Invalid {name}: True (expected False{unset} where {other} is True)")
         return cls.algorithm(**{name: zero_dimensional(group[name]) for name in cls._hyper})  # type: ignore[arg-type]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -270,16 +275,18 @@ class Elementwise(Optimizer):
         ready = []
         for group in self.param_groups:
             scalars = self._scalars(group)
-            bulk = self._at_once(group, scalars)
-            leaves = [] if bulk else self._leaves(group)
-            ready.append((group, scalars, bulk, leaves, list(self._paths(group, scalars, leaves))))
-        grads = (bulk.columns[1] if bulk else [leaf.grad for leaf in leaves] for _, _, bulk, leaves, _ in ready)
-        if self._overflowed(list(chain.from_iterable(grads))):
+            bulks = self._at_once(group, scalars)
+            leaves = [] if bulks else self._leaves(group)
+            ready.append((group, scalars, bulks, leaves, list(self._paths(group, scalars, leaves))))
+        grads = (
+            [*(grad for bulk in bulks for grad in bulk.columns[1]), *(leaf.grad for leaf in leaves)]
+            for _, _, bulks, leaves, _ in ready
+        )
+        if self._overflowed(grads):
             return
-        for group, scalars, bulk, _, paths in ready:
-            if bulk:
-                run = {NesterovStep: self._run_sgd, AdamWStep: self._run_adamw}.get(type(bulk.call), self._run_lists)
-                run(bulk, group, scalars)
+        for group, scalars, bulks, _, paths in ready:
+            for bulk in bulks:
+                self._run(bulk, group, scalars)
             for path, chosen in paths:
                 path(group, scalars, chosen)
 
@@ -297,8 +304,8 @@ class Elementwise(Optimizer):
         known = not any(isinstance(x, Tensor) for x in values.values())
         return Scalars(group["lr"], group["weight_decay"], algorithm, known)
 
-    def _at_once(self, group: dict[str, Any], scalars: Scalars) -> Bulk | None:
-        """Return the step of a whole group, if all of it has a state and takes the same fast path; None if it does not.
+    def _at_once(self, group: dict[str, Any], scalars: Scalars) -> list[Bulk]:
+        """Return the steps of a whole group, if all of it has a state and takes fast paths; nothing if it does not.
 
         A small parameter is updated in less time than it takes to look at it closely. So the questions are put to all
         tensors at once here; `_leaves` and `_paths` come to the same answers, one parameter after the other.
@@ -307,42 +314,51 @@ class Elementwise(Optimizer):
         kernel = self._may_use_kernel(group, scalars)
         lists = group["foreach"] and self._may_use_lists(group, scalars)
         if not params or group["capturable"] or not (kernel or lists):
-            return None
-        states: list[Any] = list(map(self.state.get, params))
+            return []
+        large = [p.numel() > SMALL for p in params] if group["compiled"] else []
         in_units = kernel and self.kernel == "sgd"
+        if in_units and any(large):  # only the kernel's velocities are in its units
+            return []
+        states: list[Any] = list(map(self.state.get, params))
         if set(map(type, states)) != ({KernelState} if in_units else {dict}) or not all(states):
-            return None
+            return []
         if set(map(len, states)) != {len(self._fields)}:
-            return None
+            return []
         raw = dict.__getitem__  # past KernelState's own, which would convert its velocity to show it
         try:
             slots = {name: [raw(state, name) for state in states] for name in self._fields}
         except KeyError:
-            return None
+            return []
         columns = [params, [p.grad for p in params], *(slots[name] for name in self._arrays)]
         if not set(map(type, chain(*columns, slots.get("step", [])))) <= PLAIN:
-            return None
+            return []
         if in_units:  # what the kernel has held since the last step, nobody else has touched
             held: set[Any] = {state.unit for state in states}
         else:
             held = set(map(float, slots.get("step", [0.0])))
         if len(held) > 1 or None in held:
-            return None
-        shapes = [list(map(SHAPE, column)) for column in columns]
+            return []
         dtypes = set(map(DTYPE, chain(*columns)))
         devices = {params[0].device} if all(map(IS_CPU, chain(*columns))) else set(map(DEVICE, chain(*columns)))
         if not (
             set(map(LAYOUT, columns[1])) == {torch.strided}
             and len(dtypes) == len(devices) == 1
-            and all(of_column == shapes[0] for of_column in shapes)
+            and all(all(map(torch.Tensor.is_same_size, params, column)) for column in columns[1:])
             and (not kernel or all(map(torch.Tensor.is_contiguous, chain(*columns))))
         ):
-            return None
+            return []
         (dtype,), (device,), (known,) = dtypes, devices, held
         if dtype in NARROW:
-            return None
+            return []
         call = self._kernel_call(group, scalars, dtype, device.type, known) if kernel else None
-        return None if kernel and call is None else Bulk(columns, states, call, known)
+        if kernel and call is None:
+            return []
+        whole = Bulk(columns, states, call, known)
+        if not any(large):
+            return [whole]
+        compiled = self._compiled_call(group, scalars, dtype, device.type, self._arrays)
+        small = chosen(whole, [not x for x in large])
+        return [chosen(whole, large)._replace(call=compiled), *([small] if small.states else [])]
 
     def _leaves(self, group: dict[str, Any]) -> list[Leaf]:
         leaves, state_of = [], self.state.get
@@ -398,35 +414,41 @@ class Elementwise(Optimizer):
                     f"Invalid state: {name} of dtype {value.dtype} (expected {expected} beside a {p.dtype} parameter)"
                 )
 
-    def _overflowed(self, grads: list[Tensor]) -> bool:
+    def _overflowed(self, grads: Iterable[list[Tensor]]) -> bool:
         """Return whether GradScaler found an infinite gradient; otherwise take its scale off the gradients."""
         found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found is not None and bool(found):
             return True
         if scale is not None:
             inverse = 1.0 / float(scale)
-            for grad in grads:
+            for grad in chain.from_iterable(grads):
                 grad.mul_(inverse)
         return False
 
     # Which path
 
     def _paths(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> Iterator[tuple[Any, list[Leaf]]]:
-        foreach, fused = group["foreach"], group["fused"]
-        automatic = foreach is None and fused is None
-        if group["differentiable"] or not (automatic or foreach or fused):
+        automatic = group["foreach"] is None and group["fused"] is None
+        many = not group["differentiable"] and (automatic or group["foreach"] or group["fused"])
+        if not (many or group["compiled"]):
             yield self._single_path, leaves
             return
-        lists = self._may_use_lists(group, scalars)
-        kernel = self._may_use_kernel(group, scalars)
+        lists = many and self._may_use_lists(group, scalars)
+        kernel = many and self._may_use_kernel(group, scalars)
         buckets: dict[Any, list[Leaf]] = {}
         for leaf in leaves:
             p, grad, _, state = leaf
             dtype, unit, takes = p.dtype, None, "single"
-            if lists and type(p) in PLAIN and dtype == grad.dtype and dtype not in NARROW:
-                takes = "foreach"
-                if kernel and self._suits_kernel(leaf):
-                    takes, unit = "kernel", getattr(state, "unit", None)
+            if type(p) in PLAIN and dtype == grad.dtype:
+                if lists and dtype not in NARROW:
+                    takes = "foreach"
+                    if kernel and self._lies_flat(leaf, self._arrays):
+                        takes, unit = "kernel", getattr(state, "unit", None)
+                # where kernels are, a call of compiled code takes longer than what it would save on a small tensor
+                if group["compiled"] and scalars.known and p.numel() > (SMALL if takes == "kernel" else 1):
+                    names = (*self._arrays, "compensation") if compensates(p, group) else self._arrays
+                    if self._lies_flat(leaf, names):
+                        takes, unit = "compiled", names
             key = takes, dtype, p.device, unit
             if key in buckets:
                 buckets[key].append(leaf)
@@ -435,9 +457,11 @@ class Elementwise(Optimizer):
         for (takes, dtype, device, unit), chosen in buckets.items():
             path = self._single_path if takes == "single" else self._foreach_path
             call = self._kernel_call(group, scalars, dtype, device.type, unit) if takes == "kernel" else None
-            if call is not None:
+            if takes == "compiled":
+                path = partial(self._compiled_path, self._compiled_call(group, scalars, dtype, device.type, unit))
+            elif call is not None:
                 path = partial(self._sgd_path, call) if isinstance(call, NesterovStep) else self._adamw_path
-            elif fused:
+            elif group["fused"]:
                 self._say_once("single" if takes == "single" else "foreach")
             yield path, chosen
 
@@ -450,17 +474,17 @@ class Elementwise(Optimizer):
         barred = any(group[name] for name in ("capturable", "differentiable", "published_decay", "kahan_sum"))
         return bool(chosen) and scalars.known and not barred
 
-    def _suits_kernel(self, leaf: Leaf) -> bool:
-        """Return whether gradient and state lie in memory as the parameter does: the kernels never look at strides."""
+    def _lies_flat(self, leaf: Leaf, names: tuple[str, ...]) -> bool:
+        """Return whether gradient and state fill memory as the parameter does, so that nobody need look at strides."""
         p, grad, _, state = leaf
-        dtype, contiguous = p.dtype, p.is_contiguous()
+        contiguous = p.is_contiguous()
         if not (grad.is_contiguous() if contiguous else flattens(p, p) and flattens(grad, p)):
             return False
-        if state:
-            for name in self._arrays:
-                x = dict.__getitem__(state, name)
+        for name in names:
+            x = dict.get(state or {}, name)  # past KernelState's own, which would convert its velocity to show it
+            if x is not None:
                 x = x if type(x) in PLAIN else local(x)
-                if x.dtype != dtype or not (x.is_contiguous() if contiguous else flattens(x, p)):
+                if not (x.is_contiguous() if contiguous else flattens(x, p)):
                     return False
         return True
 
@@ -491,6 +515,12 @@ class Elementwise(Optimizer):
         # on accelerators the kernel demands a positive momentum, so no alpha * lr of 1 or more
         return call if call is None or device == "cpu" or call.momentum > 0 else None
 
+    def _compiled_call(
+        self, group: dict[str, Any], scalars: Scalars, dtype: torch.dtype, device: str, names: tuple[str, ...]
+    ) -> CompiledStep:
+        flags = group["published_decay"], group["maximize"]
+        return compiled_step(type(scalars.algorithm), names, dtype, device, *flags)
+
     def _say_once(self, takes: str) -> None:
         said: set[str] = self.__dict__.setdefault("_said", set())
         if takes not in said:
@@ -503,6 +533,10 @@ class Elementwise(Optimizer):
             )
 
     # The paths
+
+    def _run(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
+        runs = {NesterovStep: self._run_sgd, AdamWStep: self._run_adamw, CompiledStep: self._run_compiled}
+        runs.get(type(bulk.call), self._run_lists)(bulk, group, scalars)
 
     def _sgd_path(self, call: NesterovStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         states = [self._kernel_state(leaf, group, scalars.algorithm) for leaf in leaves]
@@ -527,20 +561,20 @@ class Elementwise(Optimizer):
             state.unit = call.unit
 
     def _adamw_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
-        for k, columns, states in self._by_step(group, scalars, leaves):
+        for k, columns, states in self._by_step(group, scalars, leaves, self._arrays):
             call = self._kernel_call(group, scalars, columns[0][0].dtype, columns[0][0].device.type, k)
             self._run_adamw(Bulk(columns, states, call, k), group, scalars)
 
     def _run_adamw(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
         algorithm: Any = scalars.algorithm
         adamw_kernel_step(bulk.call, algorithm.sigma, bulk.columns)
-        TORCH._foreach_add_([state["step"] for state in bulk.states], 1)
+        self._count(bulk)
 
     def _by_step(
-        self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]
+        self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf], names: tuple[str, ...]
     ) -> list[tuple[float, list[list[Tensor]], list[dict[str, Any]]]]:
         """Return, for every number of steps made so far, that number, the columns of tensors that it applies to
-        (parameters, gradients, fields of the state), and the states."""
+        (parameters, gradients, these entries of the state), and the states."""
         counts = "step" in self._fields
         found: dict[float, list[tuple[Leaf, dict[str, Any]]]] = {}
         for leaf in leaves:
@@ -552,7 +586,7 @@ class Elementwise(Optimizer):
                 [
                     [leaf.p for leaf, _ in chosen],
                     [leaf.grad for leaf, _ in chosen],
-                    *([local(stored[name]) for _, stored in chosen] for name in self._arrays),
+                    *([local(stored[name]) for _, stored in chosen] for name in names),
                 ],
                 [stored for _, stored in chosen],
             )
@@ -574,7 +608,7 @@ class Elementwise(Optimizer):
         return made
 
     def _foreach_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
-        for k, columns, states in self._by_step(group, scalars, leaves):
+        for k, columns, states in self._by_step(group, scalars, leaves, self._arrays):
             self._run_lists(Bulk(columns, states, None, k), group, scalars)
 
     def _run_lists(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
@@ -587,8 +621,23 @@ class Elementwise(Optimizer):
             published=group["published_decay"],
             maximize=group["maximize"],
         )
+        self._count(bulk)
+
+    def _count(self, bulk: Bulk) -> None:
         if "step" in self._fields:
             TORCH._foreach_add_([state["step"] for state in bulk.states], 1)
+
+    def _compiled_path(self, call: CompiledStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
+        for k, columns, states in self._by_step(group, scalars, leaves, call.names):
+            self._run_compiled(Bulk(columns, states, call, k), group, scalars)
+
+    def _run_compiled(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
+        params, *others = bulk.columns
+        told = numbers(scalars.algorithm, bulk.known, scalars.lr, scalars.weight_decay, params[0].device)
+        columns = [[p.detach() for p in params], *others]
+        flat = [[x if x.ndim == 1 else x.as_strided((x.numel(),), (1,)) for x in column] for column in columns]
+        bulk.call.run(zip(repeat(told, len(params)), *flat, strict=True))
+        self._count(bulk)
 
     def _single_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for leaf in leaves:
@@ -600,30 +649,31 @@ class Elementwise(Optimizer):
         self, p: Tensor, g: Tensor, stored: dict[str, Tensor], group: dict[str, Any], scalars: Scalars
     ) -> dict[str, Tensor]:
         """Update one parameter; return the entries of its state that are new tensors."""
-        dtype = compute_dtype(p)
-        # autograd through the step needs the old parameter after it was overwritten
-        grad, theta = g.to(dtype), p.clone() if group["differentiable"] else p.to(dtype)
-        compensation = stored["compensation"].to(dtype) if "compensation" in stored else None
         algorithm: Any = scalars.algorithm
-        delta, state = update_with_decay(
+        dtype = compute_dtype(p)
+        new = next_values(
             type(algorithm)(**{name: scalar(getattr(algorithm, name), p, dtype) for name in self._hyper}),
-            -grad if group["maximize"] else grad,
-            algorithm.state_type(**{name: stored[name].to(dtype) for name in self._fields}),
-            theta if compensation is None else theta + compensation,
+            # autograd through the step needs the old parameter after it was overwritten
+            p.clone() if group["differentiable"] else p,
+            g,
+            stored,
             scalar(scalars.lr, p, dtype),
             scalar(scalars.weight_decay, p, dtype),
             published=group["published_decay"],
-            xp=xp,
+            maximize=group["maximize"],
         )
-        if compensation is not None:
-            delta, compensation = compensated_increment(delta, compensation, theta, lambda x: x.to(p.dtype).to(dtype))
         if group["differentiable"]:
-            p.copy_(theta + delta)
-            if compensation is not None:
-                stored["compensation"].copy_(compensation)
-            return {name: value.to(stored[name].dtype) for name, value in state._asdict().items()}
-        new = {**state._asdict(), **({} if compensation is None else {"compensation": compensation})}
-        torch._foreach_copy_([p, *(stored[name] for name in new)], [theta + delta, *new.values()])
+            p.copy_(new.pop(THETA))
+            if "compensation" in new:
+                stored["compensation"].copy_(new.pop("compensation"))
+            return {name: value.to(stored[name].dtype) for name, value in new.items()}
+        targets = [p if name == THETA else stored[name] for name in new]
+        if torch.compiler.is_compiling():
+            # after one multi-tensor copy inductor computes the later values from what the first has overwritten
+            for target, x in zip(targets, new.values(), strict=True):
+                target.copy_(x)
+        else:
+            torch._foreach_copy_(targets, list(new.values()))
         return {}
 
     def _traced_step(self, group: dict[str, Any]) -> None:
@@ -668,17 +718,18 @@ class Elementwise(Optimizer):
         return stored
 
 
+def chosen(bulk: Bulk, which: list[bool]) -> Bulk:
+    """Return the part of a step that these parameters have in it."""
+    columns = [list(compress(column, which)) for column in bulk.columns]
+    return bulk._replace(columns=columns, states=list(compress(bulk.states, which)))
+
+
 def check_parameter(p: Any) -> None:
     if isinstance(p, torch.Tensor) and not p.is_floating_point():
         raise TypeError(
             f"Invalid params: a tensor of dtype {p.dtype} (expected a real floating-point dtype; "
             "optimize torch.view_as_real(z) in place of a complex z)"
         )
-
-
-def compute_dtype(p: Tensor) -> torch.dtype:
-    """Return the dtype of a parameter's state and arithmetic."""
-    return torch.float32 if p.dtype in NARROW else p.dtype
 
 
 def compensates(p: Tensor, group: dict[str, Any]) -> bool:

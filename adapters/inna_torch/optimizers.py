@@ -22,6 +22,10 @@ class INNA(Elementwise):
         fused: use torch's SGD kernel, with the arguments that make INNA of it, wherever it applies, and warn where it
             does not (default None: use it wherever it applies). False for this or for foreach, the other left None,
             means one tensor after the other.
+        compiled: have torch.compile make one loop over memory of the update, once for tensors of all lengths, and use
+            it for all but small tensors that torch's kernels do (default False). It needs a compiler (on a CPU, of C++)
+            and some seconds at the first step; the lr, alpha, beta and the like may change from step to step. Fastest
+            for INNAprop, and for float16 and bfloat16.
         capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
         differentiable: let autograd go through the step (default False).
 
@@ -57,6 +61,7 @@ class INNA(Elementwise):
         kahan_sum: bool | None = None,
         foreach: bool | None = None,
         fused: bool | None = None,
+        compiled: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
@@ -71,6 +76,7 @@ class INNA(Elementwise):
             kahan_sum=kahan_sum,
             foreach=foreach,
             fused=fused,
+            compiled=compiled,
             capturable=capturable,
             differentiable=differentiable,
         )
@@ -96,6 +102,10 @@ class INNAprop(Elementwise):
             choose). False for this or for fused, the other left None, means one tensor after the other.
         fused: use torch's AdamW and SGD kernels, with the arguments that make INNAprop of them, wherever that applies
             (float32 and float64 on a CPU), and warn where it does not (default None: use them wherever they apply).
+        compiled: have torch.compile make one loop over memory of the update, once for tensors of all lengths, and use
+            it for all but small tensors that torch's kernels do (default False). It needs a compiler (on a CPU, of C++)
+            and some seconds at the first step; the lr, alpha, beta and the like may change from step to step. Fastest
+            for INNAprop, and for float16 and bfloat16.
         capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
         differentiable: let autograd go through the step (default False).
 
@@ -134,6 +144,7 @@ class INNAprop(Elementwise):
         kahan_sum: bool | None = None,
         foreach: bool | None = None,
         fused: bool | None = None,
+        compiled: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
@@ -150,6 +161,7 @@ class INNAprop(Elementwise):
             kahan_sum=kahan_sum,
             foreach=foreach,
             fused=fused,
+            compiled=compiled,
             capturable=capturable,
             differentiable=differentiable,
         )

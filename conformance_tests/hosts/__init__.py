@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import os
+import shutil
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +28,7 @@ class Host:
             or "never" (it is traced).
         device: accelerator the row needs: "cuda" or none.
         lr_name: the host's name of the learning rate.
+        compiler: whether the row needs a C++ compiler.
     """
 
     name: str
@@ -40,12 +43,15 @@ class Host:
     reads_lr: str = "each step"
     device: str = "cpu"
     lr_name: str = "lr"
+    compiler: bool = False
 
     def missing(self) -> str | None:
         """Return why this row cannot run here, or None."""
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 return f"{package} is not installed"
+        if self.compiler and no_compiler():
+            return no_compiler()
         return no_cuda(self.packages) if self.device == "cuda" else None
 
 
@@ -59,6 +65,11 @@ def no_cuda(packages: tuple[str, ...]) -> str | None:
         return None if cupy.cuda.runtime.getDeviceCount() else "CuPy sees no CUDA device"
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy sees no CUDA device ({error})"
+
+
+def no_compiler() -> str | None:
+    found = any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
+    return None if found else "torch.compile finds no C++ compiler here"
 
 
 LOW = ("bfloat16", "float16")
@@ -124,11 +135,14 @@ HOSTS: tuple[Host, ...] = (
     # Dynamo wraps what is raised while it traces, so that a refused lr is no ValueError there. No float64: compiled by
     # torch 2.13, updates of 0-d float64 tensors in host memory get lost, those of torch's own SGD too.
     # One dtype, since each case costs seconds to compile.
-    replace(torch_host("torch-compiled", compiled=True), reads_lr="start", dtypes=("float32",), state_dtypes={}),
+    replace(torch_host("torch-compiled", traced=True), reads_lr="start", dtypes=("float32",), state_dtypes={}),
+    # foreach=False: small tensors are compiled too
+    replace(torch_host("torch-inductor", compiled=True, foreach=False), compiler=True),
     torch_host("torch-cuda", device="cuda"),
     torch_host("torch-cuda-single", device="cuda", foreach=False),
     torch_host("torch-cuda-foreach", device="cuda", foreach=True),
     torch_host("torch-cuda-fused", device="cuda", fused=True),
+    replace(torch_host("torch-cuda-inductor", device="cuda", compiled=True, foreach=False), compiler=True),
     torch_host("torch-cuda-capturable", device="cuda", capturable=True),
     Host(
         "optax",

@@ -14,9 +14,9 @@ from conformance_tests.hosts.run import Fact, Snapshot, as_float64
 
 
 def open_run(
-    setup: Setup, params: list[np.ndarray], *, device: str = "cpu", compiled: bool = False, **options: Any
+    setup: Setup, params: list[np.ndarray], *, device: str = "cpu", traced: bool = False, **options: Any
 ) -> "TorchRun":
-    return (CompiledRun if compiled else TorchRun)(setup, params, device, options)
+    return (TracedRun if traced else TorchRun)(setup, params, device, options)
 
 
 class TorchRun:
@@ -98,7 +98,7 @@ class TorchRun:
         raise NotImplementedError("a torch optimizer updates in place")
 
 
-class CompiledRun(TorchRun):
+class TracedRun(TorchRun):
     """Steps as torch.compile traces them; which backend makes code of the traced operations is torch's affair."""
 
     def __init__(self, *arguments: Any) -> None:
