@@ -92,3 +92,19 @@ def test_the_compensated_sum_is_the_same_on_every_host(host: Host, dtype: str, o
     both = got.params[0] + got.state["compensation"][0]
     each_step = eps * eps / 2 * largest + (2.0**-24 if dtype == "float16" else 0.0)
     assert np.all(np.abs(both - (theta + c)) <= SAME_STEPS * each_step)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_torch_rounds_by_bits_as_it_casts(dtype: str) -> None:
+    """All numbers of the dtype, the ties between them and their neighbours, beyond the largest, infinite, NaN."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    single = pytest.importorskip("inna_torch._single")
+    narrow = getattr(torch, dtype)
+    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(narrow).float()
+    numbers = torch.cat([numbers[numbers.isfinite()].unique(), torch.tensor([torch.inf, -torch.inf, torch.nan])])
+    ties = (numbers[1:] / 2 + numbers[:-1] / 2).nan_to_num()
+    x = torch.cat([numbers, ties, *(torch.nextafter(ties, torch.tensor(to)) for to in (-torch.inf, torch.inf))])
+    assert len(x.unique()) > 2**17
+    torch.testing.assert_close(
+        single.rounded_by_bits(x, narrow), x.to(narrow).float(), rtol=0.0, atol=0.0, equal_nan=True
+    )

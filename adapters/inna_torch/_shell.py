@@ -18,14 +18,17 @@ from inna_core.adamw_kernel import AdamWStep, adamw_step
 from inna_core.algorithm import Algorithm
 from inna_core.sgd_kernel import NesterovStep, nesterov_step
 from inna_torch._kernel_state import KernelState
-from inna_torch._lists import TORCH, flattens
+from inna_torch._lists import TORCH, blocks, flattens
 from inna_torch._single import NARROW, THETA, CompiledStep, compiled_step, compute_dtype, next_values, numbers
-from inna_torch._steps import SMALL, adamw_devices, adamw_kernel_step, alike, foreach_step, sgd_devices, sgd_kernel
+from inna_torch._steps import adamw_devices, adamw_kernel_step, alike, foreach_step, sgd_devices, sgd_kernel
 
 Tensor = torch.Tensor
 
 PLAIN = {torch.nn.Parameter, torch.Tensor}
 LAYOUT, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "dtype", "device", "is_cpu"))
+
+CACHED = 2**17
+"""Elements whose temporaries stay in a processor's cache."""
 
 FLAGS = {
     "maximize": (True, False),
@@ -116,6 +119,8 @@ class Elementwise(Optimizer):
     algorithm: ClassVar[type[Algorithm]]
     kernel: ClassVar[str]
     """Torch's fused kernel that the fused path runs on: "sgd" or "adamw"."""
+    compiles_above: ClassVar[float]
+    """Elements of a tensor from which on compiled code is faster than that kernel."""
 
     _hyper: ClassVar[tuple[str, ...]]
     _fields: ClassVar[tuple[str, ...]]
@@ -315,10 +320,8 @@ class Elementwise(Optimizer):
         lists = group["foreach"] and self._may_use_lists(group, scalars)
         if not params or group["capturable"] or not (kernel or lists):
             return []
-        large = [p.numel() > SMALL for p in params] if group["compiled"] else []
+        large = [p.numel() > self.compiles_above for p in params] if group["compiled"] else []
         in_units = kernel and self.kernel == "sgd"
-        if in_units and any(large):  # only the kernel's velocities are in its units
-            return []
         states: list[Any] = list(map(self.state.get, params))
         if set(map(type, states)) != ({KernelState} if in_units else {dict}) or not all(states):
             return []
@@ -444,8 +447,11 @@ class Elementwise(Optimizer):
                     takes = "foreach"
                     if kernel and self._lies_flat(leaf, self._arrays):
                         takes, unit = "kernel", getattr(state, "unit", None)
-                # where kernels are, a call of compiled code takes longer than what it would save on a small tensor
-                if group["compiled"] and scalars.known and p.numel() > (SMALL if takes == "kernel" else 1):
+                if (
+                    group["compiled"]
+                    and scalars.known
+                    and p.numel() > (self.compiles_above if takes == "kernel" else 1)
+                ):
                     names = (*self._arrays, "compensation") if compensates(p, group) else self._arrays
                     if self._lies_flat(leaf, names):
                         takes, unit = "compiled", names
@@ -568,7 +574,7 @@ class Elementwise(Optimizer):
     def _run_adamw(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
         algorithm: Any = scalars.algorithm
         adamw_kernel_step(bulk.call, algorithm.sigma, bulk.columns)
-        self._count(bulk)
+        self._count(bulk.states)
 
     def _by_step(
         self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf], names: tuple[str, ...]
@@ -621,11 +627,11 @@ class Elementwise(Optimizer):
             published=group["published_decay"],
             maximize=group["maximize"],
         )
-        self._count(bulk)
+        self._count(bulk.states)
 
-    def _count(self, bulk: Bulk) -> None:
+    def _count(self, states: list[Any]) -> None:
         if "step" in self._fields:
-            TORCH._foreach_add_([state["step"] for state in bulk.states], 1)
+            TORCH._foreach_add_([state["step"] for state in states], 1)
 
     def _compiled_path(self, call: CompiledStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for k, columns, states in self._by_step(group, scalars, leaves, call.names):
@@ -637,13 +643,24 @@ class Elementwise(Optimizer):
         columns = [[p.detach() for p in params], *others]
         flat = [[x if x.ndim == 1 else x.as_strided((x.numel(),), (1,)) for x in column] for column in columns]
         bulk.call.run(zip(repeat(told, len(params)), *flat, strict=True))
-        self._count(bulk)
+        self._count(bulk.states)
 
     def _single_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for leaf in leaves:
             stored = self._stored_state(leaf.owner, group, scalars.algorithm)
             state = {name: local(value) for name, value in stored.items()}
-            stored.update(self._single(leaf.p, leaf.grad, state, group, scalars))
+            names = tuple(name for name in state if name != "step")
+            large = leaf.p.is_cpu and leaf.p.numel() > CACHED and not group["differentiable"]
+            if not (large and self._lies_flat(leaf, names)):
+                stored.update(self._single(leaf.p, leaf.grad, state, group, scalars))
+                continue
+            for piece in blocks([[leaf.p], [leaf.grad], *([state[name]] for name in names)], CACHED):
+                (p,), (g,), *columns = piece
+                entries = {name: x for name, (x,) in zip(names, columns, strict=True)}
+                if "step" in state:  # counted once, not for each piece
+                    entries["step"] = state["step"].clone()
+                self._single(p, g, entries, group, scalars)
+            self._count([stored])
 
     def _single(
         self, p: Tensor, g: Tensor, stored: dict[str, Tensor], group: dict[str, Any], scalars: Scalars

@@ -67,11 +67,23 @@ def next_values(
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return x in the precision of a narrow dtype, in its own dtype."""
-    narrow = x.to(dtype)
     if torch.compiler.is_compiling() and dtype in NARROW:
-        # inductor drops a cast and the cast back, and with them the rounding; it does not look through integers
-        narrow = (~~narrow.view(torch.int16)).view(dtype)
-    return narrow.to(x.dtype)
+        return rounded_by_bits(x, dtype)  # inductor drops a cast and the cast back, and with them the rounding
+    return x.to(dtype).to(x.dtype)
+
+
+def rounded_by_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a float32 tensor in the precision of a narrow dtype, ties to even, without a cast to that dtype."""
+    spare = 16 if dtype == torch.bfloat16 else 13  # bits of the fraction that the dtype does not have
+    bits = x.view(torch.int32)
+    bits = (bits + (2 ** (spare - 1) - 1) + ((bits >> spare) & 1)) & -(2**spare)
+    y = bits.view(torch.float32)
+    if dtype == torch.bfloat16:
+        return y
+    limits = torch.finfo(dtype)
+    # below the normal numbers, multiples of 2^-24, which is the spacing of float32 at 3/4
+    y = torch.where(x.abs() < limits.smallest_normal, (x + 0.75) - 0.75, y)
+    return torch.where(y.abs() > limits.max, y * torch.inf, y)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The public torch optimizers, one small class each."""
 
+import math
 from typing import Any
 
 import inna_core
@@ -23,9 +24,9 @@ class INNA(Elementwise):
             does not (default None: use it wherever it applies). False for this or for foreach, the other left None,
             means one tensor after the other.
         compiled: have torch.compile make one loop over memory of the update, once for tensors of all lengths, and use
-            it for all but small tensors that torch's kernels do (default False). It needs a compiler (on a CPU, of C++)
-            and some seconds at the first step; the lr, alpha, beta and the like may change from step to step. Fastest
-            for INNAprop, and for float16 and bfloat16.
+            it where torch's SGD kernel does not apply, above all for float16 and bfloat16 (default False). It needs a
+            compiler (on a CPU, of C++) and some seconds at the first step; lr, alpha, beta and the like may change
+            from step to step.
         capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
         differentiable: let autograd go through the step (default False).
 
@@ -48,6 +49,7 @@ class INNA(Elementwise):
 
     algorithm = inna_core.INNA
     kernel = "sgd"
+    compiles_above = math.inf  # that kernel is one pass over memory, too
 
     def __init__(
         self,
@@ -103,9 +105,9 @@ class INNAprop(Elementwise):
         fused: use torch's AdamW and SGD kernels, with the arguments that make INNAprop of them, wherever that applies
             (float32 and float64 on a CPU), and warn where it does not (default None: use them wherever they apply).
         compiled: have torch.compile make one loop over memory of the update, once for tensors of all lengths, and use
-            it for all but small tensors that torch's kernels do (default False). It needs a compiler (on a CPU, of C++)
-            and some seconds at the first step; the lr, alpha, beta and the like may change from step to step. Fastest
-            for INNAprop, and for float16 and bfloat16.
+            it for all but small tensors (default False). It needs a compiler (on a CPU, of C++) and some seconds at
+            the first step; lr, alpha, beta and the like may change from step to step. The fastest path, above all for
+            float16 and bfloat16.
         capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
         differentiable: let autograd go through the step (default False).
 
@@ -128,6 +130,7 @@ class INNAprop(Elementwise):
 
     algorithm = inna_core.INNAprop
     kernel = "adamw"
+    compiles_above = 2**14
 
     def __init__(
         self,
