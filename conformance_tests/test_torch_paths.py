@@ -178,22 +178,23 @@ def test_large_tensors_are_updated_block_by_block(flags: dict[str, Any], monkeyp
         assert difference(ours, plain) < 1e-13
 
 
+def graphs() -> int:
+    """Return how many graphs torch.compile has made in this process."""
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
+
+
 @COMPILES
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_one_graph_serves_all_lengths_and_numbers(optimizer: Any) -> None:
-    """Whatever the shapes, their number, and the hyperparameters; a large tensor takes it by default."""
-    from torch._dynamo.utils import counters
-
-    def graphs() -> int:
-        return counters["stats"]["unique_graphs"]
-
+    """Whatever the shapes, their number, and the hyperparameters."""
     torch._dynamo.reset()
     _single.compiled_step.cache_clear()
     started = graphs()
-    for shapes in ((), ((20_000,),)), (((2,), (7, 3), (40_000,), (130, 3, 50)), ((2, 2, 2, 2),)):
-        ours, plain = (parameters(torch.float32, (*shapes[0], *shapes[1])) for _ in range(2))
-        flags = {"compiled": True} if len(shapes[0]) == 0 else {"compiled": True, "foreach": False}
-        a, b = optimizer(ours, **flags), optimizer(plain, foreach=False)
+    for shapes in (((20_000,),), ((2,), (7, 3), (40_000,), (130, 3, 50)), ((2, 2, 2, 2),)):
+        ours, plain = (parameters(torch.float32, shapes) for _ in range(2))
+        a, b = optimizer(ours, compiled=True, foreach=False), optimizer(plain, foreach=False)
         for k in range(3):
             set_gradients(ours, k)
             set_gradients(plain, k)
@@ -203,6 +204,31 @@ def test_one_graph_serves_all_lengths_and_numbers(optimizer: Any) -> None:
             b.step()
             assert difference(ours, plain) < 1e-6
         assert graphs() == started + 1
+
+
+TAKES_COMPILED: dict[str, tuple[Any, dict[str, Any], str, int, bool]] = {
+    "INNAprop, large": (inna_torch.INNAprop, {}, "float32", 20_000, True),
+    "INNAprop, small": (inna_torch.INNAprop, {}, "float32", 10_000, False),
+    "INNAprop, small, no kernel": (inna_torch.INNAprop, {"published_decay": True}, "float32", 100, True),
+    "INNAprop, one element": (inna_torch.INNAprop, {}, "bfloat16", 1, False),
+    "INNA, large": (inna_torch.INNA, {}, "float32", 20_000, False),
+    "INNA, narrow": (inna_torch.INNA, {}, "bfloat16", 100, True),
+    "INNA, lr far above beta": (inna_torch.INNA, {"lr": 0.5}, "float32", 20_000, False),
+}
+
+
+@COMPILES
+@pytest.mark.parametrize("row", TAKES_COMPILED)
+def test_compiled_code_is_taken_where_it_pays(row: str) -> None:
+    optimizer, flags, dtype, length, takes = TAKES_COMPILED[row]
+    torch._dynamo.reset()
+    _single.compiled_step.cache_clear()
+    params, started = parameters(getattr(torch, dtype), ((length,),)), graphs()
+    instance = optimizer(params, compiled=True, **flags)
+    for k in range(3):
+        set_gradients(params, k)
+        instance.step()
+    assert graphs() == started + takes
 
 
 def test_without_a_compiler_nothing_changes(monkeypatch: Any) -> None:

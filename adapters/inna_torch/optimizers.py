@@ -24,7 +24,7 @@ class INNA(Elementwise):
             does not (default None: use it wherever it applies). False for this or for foreach, the other left None,
             means one tensor after the other.
         compiled: have torch.compile make one loop over memory of the update, once for tensors of all lengths, and use
-            it where torch's SGD kernel does not apply, above all for float16 and bfloat16 (default False). It needs a
+            it for float16, bfloat16 and kahan_sum, where torch's SGD kernel cannot be used (default False). It needs a
             compiler (on a CPU, of C++) and some seconds at the first step; lr, alpha, beta and the like may change
             from step to step.
         capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
