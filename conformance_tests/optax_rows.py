@@ -159,7 +159,7 @@ def flattened(transform: Any, params: Params, grads: list[Params]) -> tuple[Para
         leaves, treedef = jax.tree.flatten(params)
         return treedef.unflatten([part.reshape(p.shape) for part, p in zip(parts, leaves, strict=True)])
 
-    fields = [field for field in state._fields if field not in ("step", "compensation")]
+    fields = [field for field in state._fields if field != "step" and getattr(state, field) is not None]
     return params, state._replace(**{field: shaped(getattr(state, field)) for field in fields})
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp  # noqa: E402
 
 import inna_optax  # noqa: E402
 from conformance_tests import optax_rows as rows  # noqa: E402
+from conformance_tests.cases import EPS  # noqa: E402
 from conformance_tests.optax_rows import N_STEPS, RUNS, TRANSFORMS, gradients, largest_difference, make, tree  # noqa: E402
 from inna_core.schedules import PowerDecay  # noqa: E402
 
@@ -26,12 +27,13 @@ def step_of(state: Any) -> int:
 
 
 @each_transform
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", ROUNDING), ("bfloat16", EPS["bfloat16"] / 2)])
 @pytest.mark.parametrize("run", RUNS)
-def test_a_composition_makes_the_steps_of_a_plain_loop(name: str, run: str) -> None:
-    params, grads = tree(0), gradients()
+def test_a_composition_makes_the_steps_of_a_plain_loop(name: str, dtype: str, bound: float, run: str) -> None:
+    params, grads = tree(0, dtype), gradients(dtype=dtype)
     want = rows.plain(make(name), params, grads)
     got = RUNS[run](make(name), params, grads)
-    assert largest_difference(got, want) <= ROUNDING
+    assert largest_difference(got, want) <= bound
     assert step_of(got[1]) == N_STEPS
     # what is compared must have moved
     assert largest_difference(want[0], params) > 1e-2
