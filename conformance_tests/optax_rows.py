@@ -170,7 +170,7 @@ def looking_ahead(transform: Any, params: Params, grads: list[Params]) -> tuple[
 
 
 def when_told(transform: Any, params: Params, grads: list[Params]) -> tuple[Params, Any]:
-    wrapped = optax.conditionally_mask(transform, should_transform_fn=lambda step, **_: step % 2 == 0)
+    wrapped = optax.conditionally_mask(transform, should_transform_fn=lambda step, **_: jnp.mod(step, 2) == 0)
     params, state = plain(wrapped, params, [g for one in grads for g in (one, one)])
     return params, state.inner_state
 

@@ -200,13 +200,17 @@ def test_gradients_may_have_another_precision(name: str, dtype: str, gradient: s
     assert {u.dtype for u in jax.tree.leaves(update(grads)[0])} == {jnp.dtype(dtype)}
 
 
+def without_bias(p: Any) -> Any:
+    return {**p, "bias": None}
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "a state of something else": (
         lambda name, p: make(name).update(p, optax.sgd(0.1, 0.9).init(p), p),
         r"Invalid state: tuple \(expected INNA\w*State",
     ),
     "a leaf without gradient": (
-        lambda name, p: make(name).update({**p, "bias": None}, make(name).init(p), p),
+        lambda name, p: make(name).update(without_bias(p), make(name).init(p), p),
         r"Invalid state.velocity: a tree .* \(expected the structure of updates",
     ),
     "a leaf too few in params": (
