@@ -383,6 +383,21 @@ def embedding(name: str) -> dict[str, Any]:
     }
 
 
+def gradients_of_unknown_shape(name: str) -> dict[str, Any]:
+    """Make steps in a function traced for any matrix and any array at all; TensorFlow only."""
+    import tensorflow as tf
+
+    optimizer, own = OPTIMIZERS[name](), variables()
+    optimizer.build(own)
+    step = tf.function(
+        lambda *grads: optimizer.apply(list(grads), own),
+        input_signature=[tf.TensorSpec([None, None]), tf.TensorSpec(None)],
+    )
+    for k in range(4):
+        step(*gradients(k))
+    return {"got": [read(v) for v in own], "want": steps(OPTIMIZERS[name]())}
+
+
 def embedding_model(name: str, options: dict[str, Any], dtype_policy: str) -> dict[str, Any]:
     """Fit a table as an embedding and as a matrix behind one-hot vectors, whose gradients are never sparse."""
     tokens, start = np.asarray([[0, 3], [3, 0]] * 4), np.random.default_rng(2).standard_normal((5, 2))

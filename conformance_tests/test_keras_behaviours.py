@@ -227,6 +227,14 @@ def test_embeddings(name: str, call: Any) -> None:
     assert found["loss"][1] < found["loss"][0]
 
 
+@each_optimizer
+def test_gradients_whose_shape_is_unknown_when_traced(name: str, workers: Any) -> None:
+    skip_without("tensorflow")
+    call = workers({"KERAS_BACKEND": "tensorflow"}).call
+    found = call("conformance_tests.keras_checks:gradients_of_unknown_shape", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
 EMBEDDINGS: dict[str, tuple[dict[str, Any], str]] = {
     "plain": ({}, "float32"),
     "decay": ({"weight_decay": 0.5}, "float32"),
