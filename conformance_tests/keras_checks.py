@@ -389,9 +389,10 @@ def gradients_of_unknown_shape(name: str) -> dict[str, Any]:
 
     optimizer, own = OPTIMIZERS[name](), variables()
     optimizer.build(own)
+    anything: Any = None
     step = tf.function(
         lambda *grads: optimizer.apply(list(grads), own),
-        input_signature=[tf.TensorSpec([None, None]), tf.TensorSpec(None)],
+        input_signature=[tf.TensorSpec([None, None]), tf.TensorSpec(anything)],
     )
     for k in range(4):
         step(*gradients(k))
@@ -409,7 +410,7 @@ def embedding_model(name: str, options: dict[str, Any], dtype_policy: str) -> di
             (np.eye(5, dtype="float32")[tokens], keras.layers.Dense(2, use_bias=False)),
         ):
             inputs = keras.Input(x.shape[1:], dtype=x.dtype.name)
-            model = keras.Model(inputs, keras.layers.Flatten()(layer(inputs)))
+            model: Any = keras.Model(inputs, keras.layers.Flatten()(layer(inputs)))
             layer.set_weights([start])
             model.compile(optimizer=OPTIMIZERS[name](**options), loss="mse")
             model.fit(x, np.ones((8, 4)), batch_size=8, epochs=5, verbose=0)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.tree_util import keystr
 
@@ -178,9 +177,9 @@ def check_gradient(path: Any, g: Any, theta: Any) -> None:
 
 def checked_mark(path: Any, mark: Any) -> Any:
     """Return one leaf of a mask: a plain boolean, or a 0-d boolean array that may be traced."""
-    if isinstance(mark, int | np.bool_):
+    if isinstance(mark, int):
         return bool(mark)
-    if isinstance(mark, jax.Array | np.ndarray) and mark.dtype.kind == "b" and mark.shape == ():
+    if str(getattr(mark, "dtype", "")) == "bool" and mark.shape == ():
         return mark
     raise TypeError(f"Invalid mask{keystr(path)}: {mark!r} (expected True, False or a 0-d boolean array)")
 
