@@ -1,6 +1,8 @@
 """What users do with the Keras optimizers, for a process whose backend is chosen: each returns numbers to compare."""
 
 import contextlib
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -57,11 +59,13 @@ def fit(model: Any, epochs: int = 3) -> None:
     model.fit(X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0)
 
 
-def by_hand(name: str, epochs: int = 3) -> list[np.ndarray]:
+def by_hand(name: str, epochs: int = 3, rate: Callable[[int], float] | None = None) -> list[np.ndarray]:
     """Return the weights of the linear model after a loop over NumPy gradients."""
     kernel, bias = keras.Variable(np.zeros((3, 1), "float32")), keras.Variable(np.zeros(1, "float32"))
     optimizer = OPTIMIZERS[name]()
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        if rate is not None:
+            optimizer.learning_rate = rate(epoch)
         for i in range(0, 64, 16):
             x, y = X[i : i + 16], Y[i : i + 16]
             error = 2 * (x @ read(kernel) + read(bias) - y) / 16
@@ -70,8 +74,8 @@ def by_hand(name: str, epochs: int = 3) -> list[np.ndarray]:
     return [read(kernel), read(bias)]
 
 
-def fit_equals_a_loop(name: str, jit: bool) -> dict[str, Any]:
-    model = linear_model(OPTIMIZERS[name](), jit_compile=jit)
+def fit_equals_a_loop(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    model = linear_model(OPTIMIZERS[name](), **options)
     before = model.evaluate(X, Y, verbose=0)
     fit(model)
     return {
@@ -139,10 +143,68 @@ def weights_round_trip(name: str, path: str) -> dict[str, Any]:
 
 
 def accumulation(name: str) -> dict[str, Any]:
-    return {
-        "got": steps(OPTIMIZERS[name](gradient_accumulation_steps=2), repeat=2),
-        "want": steps(OPTIMIZERS[name]()),
-    }
+    """Make two calls a step, whose gradients differ and have the usual ones for their mean."""
+    optimizer, own = OPTIMIZERS[name](gradient_accumulation_steps=2), variables()
+    for k in range(4):
+        for sign in (1.0, -1.0):
+            optimizer.apply([g + sign * h for g, h in zip(gradients(k), gradients(k + 50), strict=True)], own)
+    return {"got": [read(v) for v in own], "want": steps(OPTIMIZERS[name]())}
+
+
+def plain_gradients(name: str) -> dict[str, Any]:
+    """Give gradients that are no tensors."""
+    optimizer, own = OPTIMIZERS[name](), variables()
+    for k in range(4):
+        kernel, bias = map(read, gradients(k))
+        optimizer.apply([kernel.tolist(), bias], own)
+    return {"got": [read(v) for v in own], "want": steps(OPTIMIZERS[name]())}
+
+
+def set_dampings(name: str) -> dict[str, Any]:
+    optimizer = OPTIMIZERS[name]()
+    optimizer.alpha, optimizer.beta, optimizer.weight_decay = 1, 0.3, 0.25
+    messages = []
+    for attribute, bad in (("alpha", -1.0), ("beta", 0.0), ("weight_decay", -0.5), ("weight_decay", "0.5")):
+        try:
+            setattr(optimizer, attribute, bad)
+        except (ValueError, TypeError) as error:
+            messages.append(str(error))
+    want = OPTIMIZERS[name](alpha=1.0, beta=0.3, weight_decay=0.25)
+    same = {**optimizer.get_config(), "name": ""} == {**want.get_config(), "name": ""}
+    return {"messages": messages, "same": same, "got": steps(optimizer), "want": steps(want)}
+
+
+def scheduled_by_callback(name: str) -> dict[str, Any]:
+    model = linear_model(OPTIMIZERS[name]())
+    rate = lambda epoch: 0.08 / (epoch + 1)  # noqa: E731
+    callback = keras.callbacks.LearningRateScheduler(rate)
+    model.fit(X, Y, batch_size=16, epochs=3, shuffle=False, verbose=0, callbacks=[callback])
+    return {"got": model.get_weights(), "want": by_hand(name, rate=rate)}
+
+
+def copies_go_on(name: str) -> dict[str, Any]:
+    """Train a model and two copies of it on."""
+    model = linear_model(OPTIMIZERS[name](learning_rate=inna_keras.PowerDecay(0.05, 0.25)))
+    fit(model, 2)
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    for one in (model, *copies):
+        fit(one, 2)
+    return {"got": [w for one in copies for w in one.get_weights()], "want": 2 * model.get_weights()}
+
+
+def load_what_does_not_fit(name: str) -> dict[str, Any]:
+    """Load variables of which the last has another shape."""
+    optimizer, own = OPTIMIZERS[name](), variables()
+    steps(optimizer, own=own)
+    before = [read(v) for v in optimizer.variables]
+    store: dict[str, np.ndarray] = {str(i): x + 1 for i, x in enumerate(before)}
+    store[str(len(before) - 1)] = np.zeros((9, 9), "float32")
+    try:
+        optimizer.load_own_variables(store)
+        message = ""
+    except ValueError as error:
+        message = str(error)
+    return {"message": message, "got": [read(v) for v in optimizer.variables], "want": before}
 
 
 def callable_rate(name: str) -> dict[str, Any]:
@@ -166,13 +228,26 @@ def set_rate(name: str) -> dict[str, Any]:
     }
 
 
-def clipping(name: str) -> dict[str, Any]:
-    """With norms far above and far below the gradients', for each of the three ways of clipping."""
-    found: dict[str, Any] = {"want": steps(OPTIMIZERS[name]())}
-    for argument in ("clipnorm", "clipvalue", "global_clipnorm"):
-        found[f"{argument} loose"] = steps(OPTIMIZERS[name](**{argument: 1e6}))
-        found[f"{argument} tight"] = steps(OPTIMIZERS[name](**{argument: 1e-3}))
-    return found
+def clipped(argument: str, limit: float, grads: list[np.ndarray]) -> list[np.ndarray]:
+    if argument == "clipvalue":
+        return [np.clip(g, -limit, limit) for g in grads]
+    norms = [float(np.linalg.norm(g)) for g in grads]
+    if argument == "global_clipnorm":
+        norms = [float(np.linalg.norm(norms))] * len(grads)
+    return [g * min(1.0, limit / norm) for g, norm in zip(grads, norms, strict=True)]
+
+
+def clipping(name: str, argument: str, limit: float) -> dict[str, Any]:
+    """Next to steps with gradients that NumPy clips."""
+    optimizer, own = OPTIMIZERS[name](), variables()
+    for k in range(4):
+        by_numpy = clipped(argument, limit, [read(g) for g in gradients(k)])
+        optimizer.apply([ops.convert_to_tensor(g, dtype="float32") for g in by_numpy], own)
+    return {
+        "got": steps(OPTIMIZERS[name](**{argument: limit})),
+        "want": [read(v) for v in own],
+        "plain": steps(OPTIMIZERS[name]()),
+    }
 
 
 def moving_average(name: str) -> dict[str, Any]:
@@ -192,6 +267,22 @@ def moving_average(name: str) -> dict[str, Any]:
         "got": [read(v) for v in own],
         "want": average,
     }
+
+
+def averages_that_overwrite(name: str) -> dict[str, Any]:
+    """Let the average take the variables' place every second step."""
+    optimizer, own = OPTIMIZERS[name](use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2), variables()
+    plain, other = OPTIMIZERS[name](), variables()
+    average: list[np.ndarray] = []
+    for k in range(4):
+        optimizer.apply(gradients(k), own)
+        plain.apply(gradients(k), other)
+        new = [read(v) for v in other]
+        average = new if not average else [0.5 * a + 0.5 * b for a, b in zip(average, new, strict=True)]
+        if k % 2 == 1:
+            for variable, value in zip(other, average, strict=True):
+                variable.assign(value)
+    return {"got": [read(v) for v in own], "want": [read(v) for v in other]}
 
 
 def apply_anywhere(optimizer: Any, grads: list[Any], own: list[Any]) -> None:
@@ -226,12 +317,18 @@ def loss_scaling(name: str) -> dict[str, Any]:
     }
 
 
-def constraint(name: str) -> float:
-    """Return the smallest weight under a constraint that forbids negative ones."""
-    layer = keras.layers.Dense(3, kernel_constraint="non_neg")
-    layer.build((None, 4))
-    steps(OPTIMIZERS[name](), own=layer.trainable_variables)
-    return float(read(layer.kernel).min())
+def constraint(name: str) -> dict[str, Any]:
+    """Forbid negative weights, next to a loop that clips them itself."""
+    own, other = variables(), variables()
+    for variable in own:
+        variable.constraint = keras.constraints.NonNeg()
+    optimizer, plain = OPTIMIZERS[name](), OPTIMIZERS[name]()
+    for k in range(4):
+        optimizer.apply(gradients(k), own)
+        plain.apply(gradients(k), other)
+        for variable in other:
+            variable.assign(np.maximum(read(variable), 0.0))
+    return {"got": [read(v) for v in own], "want": [read(v) for v in other], "plain": steps(OPTIMIZERS[name]())}
 
 
 def excluded_from_decay(name: str) -> dict[str, Any]:
@@ -286,6 +383,43 @@ def embedding(name: str) -> dict[str, Any]:
     }
 
 
+def gradients_of_unknown_shape(name: str) -> dict[str, Any]:
+    """Make steps in a function traced for any matrix and any array at all; TensorFlow only."""
+    import tensorflow as tf
+
+    optimizer, own = OPTIMIZERS[name](), variables()
+    optimizer.build(own)
+    anything: Any = None
+    step = tf.function(
+        lambda *grads: optimizer.apply(list(grads), own),
+        input_signature=[tf.TensorSpec([None, None]), tf.TensorSpec(anything)],
+    )
+    for k in range(4):
+        step(*gradients(k))
+    return {"got": [read(v) for v in own], "want": steps(OPTIMIZERS[name]())}
+
+
+def embedding_model(name: str, options: dict[str, Any], dtype_policy: str) -> dict[str, Any]:
+    """Fit a table as an embedding and as a matrix behind one-hot vectors, whose gradients are never sparse."""
+    tokens, start = np.asarray([[0, 3], [3, 0]] * 4), np.random.default_rng(2).standard_normal((5, 2))
+    tables = []
+    keras.config.set_dtype_policy(dtype_policy)
+    try:
+        for x, layer in (
+            (tokens, keras.layers.Embedding(5, 2)),
+            (np.eye(5, dtype="float32")[tokens], keras.layers.Dense(2, use_bias=False)),
+        ):
+            inputs = keras.Input(x.shape[1:], dtype=x.dtype.name)
+            model: Any = keras.Model(inputs, keras.layers.Flatten()(layer(inputs)))
+            layer.set_weights([start])
+            model.compile(optimizer=OPTIMIZERS[name](**options), loss="mse")
+            model.fit(x, np.ones((8, 4)), batch_size=8, epochs=5, verbose=0)
+            tables += layer.get_weights()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    return {"got": [tables[0]], "want": [tables[1]], "start": [start.astype("float32")]}
+
+
 def policy(name: str, dtype_policy: str) -> dict[str, Any]:
     """Train under a dtype policy; a float16 policy makes Keras wrap the optimizer in a LossScaleOptimizer."""
     before = keras.config.dtype_policy()
@@ -323,6 +457,23 @@ def data_parallel(name: str) -> dict[str, Any]:
             weights.append(model.get_weights())
             spread = {len(v.value.sharding.device_set) for v in model.optimizer._slots["velocity"]}
     return {"got": weights[1], "want": weights[0], "spread": spread}
+
+
+def mirrored(name: str) -> dict[str, Any]:
+    """Fit on two replicas and on one; TensorFlow only, in a process that computed nothing before its first call."""
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    if not tf.config.get_logical_device_configuration(cpu):
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+    weights = []
+    for scope in (contextlib.nullcontext(), strategy.scope()):
+        with scope:
+            model = linear_model(OPTIMIZERS[name](weight_decay=0.1))
+        fit(model)
+        weights.append(model.get_weights())
+    return {"got": weights[1], "want": weights[0], "replicas": strategy.num_replicas_in_sync}
 
 
 def velocity_that_forgets() -> dict[str, Any]:

@@ -94,9 +94,15 @@ MUTANTS = (
     Mutant("optax: schedule one step late", OPTAX, "learning_rate(state.step)", "learning_rate(state.step + 1)", "optax-jit"),
     Mutant("optax: steps not counted", OPTAX, "optax.safe_increment(state.step)", "state.step", "optax-jit"),
     Mutant("optax: lr in float64", OPTAX, "algorithm.state_type(**own), in_dtype(lr, dtype)", "algorithm.state_type(**own), lr", "optax-jit"),
+    Mutant("optax: injected integers refused", OPTAX, "value.astype(float) if integral else value", "value", "integers_can_be_injected"),
+    Mutant("optax: a compensation for nothing", OPTAX, "        owing = kahan_sum or any(", "        owing = True or any(", "map_params_lays"),
+    Mutant("optax: updates as narrow as gradients", OPTAX, "g if kahan_sum is False and is_narrow(g) else v", "g", "another_precision"),
     Mutant("keras: velocity not kept", KERAS, "self.assign(slot, getattr(next_state, name))", "pass", "keras-jax"),
     Mutant("keras: decayed twice", KERAS, "    def _apply_weight_decay(self, variables: list[Any]) -> None:", "    def _unused(self, variables: list[Any]) -> None:", "keras-jax"),
-    Mutant("keras: bad gradients found too late", KERAS, "                check_gradient(gradient, variable)\n", "                pass\n", "keras-jax"),
+    Mutant("keras: bad gradients found too late", KERAS, "None if gradient is None else checked_gradient(gradient, variable)", "gradient", "a_bad_gradient and keras-jax"),
+    Mutant("keras: shapes that are lost stay lost", KERAS, "ops.reshape(gradient, expected) if None in known else gradient", "gradient", "shape_is_unknown"),
+    Mutant("keras: variables loaded one by one", KERAS, "if len(store) == len(self.variables):", "if False:", "all_or_none"),
+    Mutant("keras: a damping that is set is forgotten", KERAS, "        optimizer.algorithm = algorithm\n", "        pass\n", "dampings_and_decay"),
     Mutant("keras: wrong count", KERAS, "wide(self.iterations)", "wide(self.iterations + 1)", "keras-jax"),
 )  # fmt: skip
 

@@ -14,12 +14,12 @@ jax.config.update("jax_enable_x64", True)
 SPECS = {"kernel": PartitionSpec("x", "y"), "bias": PartitionSpec("y"), "more": [PartitionSpec(), None]}
 
 
-def mesh() -> Mesh:
-    return jax.make_mesh((4, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+def mesh(axis_type: str = "Auto") -> Mesh:
+    return jax.make_mesh((4, 2), ("x", "y"), axis_types=(jax.sharding.AxisType[axis_type],) * 2)
 
 
-def sharded(tree: Any) -> Any:
-    grid = mesh()
+def sharded(tree: Any, axis_type: str = "Auto") -> Any:
+    grid = mesh(axis_type)
     return jax.tree.map(lambda x, spec: jax.device_put(x, NamedSharding(grid, spec)), tree, SPECS)
 
 
@@ -27,17 +27,20 @@ def placement(x: jax.Array) -> list[tuple[int, str]]:
     return sorted((d.id, str(index)) for d, index in x.sharding.devices_indices_map(x.shape).items())
 
 
-def named_sharding(name: str, jit: bool) -> dict[str, Any]:
+def named_sharding(name: str, jit: bool, axis_type: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return how far the sharded trajectory is from that of one device, and whether state lies where parameters lie."""
     params, grads = rows.tree(0), rows.gradients()
-    want, _ = rows.plain(rows.make(name), params, grads)
+    transform = rows.make(name, **options)
+    want, _ = rows.plain(transform, params, grads)
     run = rows.jitted if jit else rows.plain
-    got, state = run(rows.make(name), sharded(params), [sharded(g) for g in grads])
-    fresh = rows.make(name).init(sharded(params))
-    like = [placement(p) for p in jax.tree.leaves(sharded(params))]
-    fields = [field for field in state._fields if field not in ("step", "compensation")]
+    params, grads = sharded(params, axis_type), [sharded(g, axis_type) for g in grads]
+    got, state = run(transform, params, grads)
+    fresh = transform.init(params)
+    like = [placement(p) for p in jax.tree.leaves(params)]
+    fields = [field for field in state._fields if field != "step" and getattr(state, field) is not None]
     return {
         "devices": len(jax.devices()),
+        "fields": fields,
         "difference": rows.largest_difference(jax.device_get(got), jax.device_get(want)),
         "fresh": all([placement(x) for x in jax.tree.leaves(getattr(fresh, field))] == like for field in fields),
         "later": all([placement(x) for x in jax.tree.leaves(getattr(state, field))] == like for field in fields),

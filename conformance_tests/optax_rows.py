@@ -136,6 +136,53 @@ def with_extra_arguments(transform: Any, params: Params, grads: list[Params]) ->
     return params, state
 
 
+def accumulated_in_a_scan(transform: Any, params: Params, grads: list[Params]) -> tuple[Params, Any]:
+    params, state = scanned(optax.MultiSteps(transform, 2), params, [g for g in grads for _ in range(2)])
+    return params, state.inner_opt_state
+
+
+def rematerialised(transform: Any, params: Params, grads: list[Params]) -> tuple[Params, Any]:
+    step = jax.checkpoint(lambda params, state, g: one_step(transform, params, state, g))
+    state = transform.init(params)
+    for g in grads:
+        params, state = step(params, state, g)
+    return params, state
+
+
+def flattened(transform: Any, params: Params, grads: list[Params]) -> tuple[Params, Any]:
+    """Run on all parameters as one vector, and give the state back in the shapes of the parameters."""
+    params, state = plain(optax.flatten(transform), params, grads)
+    sizes = [p.size for p in jax.tree.leaves(params)]
+
+    def shaped(vector: jax.Array) -> Params:
+        parts = jnp.split(vector, np.cumsum(sizes)[:-1])
+        leaves, treedef = jax.tree.flatten(params)
+        return treedef.unflatten([part.reshape(p.shape) for part, p in zip(parts, leaves, strict=True)])
+
+    fields = [field for field in state._fields if field != "step" and getattr(state, field) is not None]
+    return params, state._replace(**{field: shaped(getattr(state, field)) for field in fields})
+
+
+def looking_ahead(transform: Any, params: Params, grads: list[Params]) -> tuple[Params, Any]:
+    """Run the fast half of `optax.lookahead`, which is the transformation itself until they synchronise."""
+    both, state = plain(optax.lookahead(transform, 100, 0.5), optax.LookaheadParams.init_synced(params), grads)
+    return both.fast, state.fast_state
+
+
+def when_told(transform: Any, params: Params, grads: list[Params]) -> tuple[Params, Any]:
+    wrapped = optax.conditionally_mask(transform, should_transform_fn=lambda step, **_: jnp.mod(step, 2) == 0)
+    params, state = plain(wrapped, params, [g for one in grads for g in (one, one)])
+    return params, state.inner_state
+
+
+def on_a_mesh_of_one(transform: Any, params: Params, grads: list[Params]) -> tuple[Params, Any]:
+    """Run on one device with explicit sharding, where every operation must say how its result is laid out."""
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    place = lambda tree: jax.device_put(tree, jax.NamedSharding(mesh, jax.P()))  # noqa: E731
+    with jax.set_mesh(mesh):
+        return jitted(transform, place(params), [place(g) for g in grads])
+
+
 RUNS: dict[str, Run] = {
     "jit": jitted,
     "jit, donated": donated,
@@ -147,6 +194,12 @@ RUNS: dict[str, Run] = {
     "MultiSteps": accumulated,
     "apply_if_finite": if_finite,
     "extra arguments": with_extra_arguments,
+    "MultiSteps, scan": accumulated_in_a_scan,
+    "checkpoint": rematerialised,
+    "flatten": flattened,
+    "lookahead": looking_ahead,
+    "conditionally_mask": when_told,
+    "explicit sharding": on_a_mesh_of_one,
 }
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp  # noqa: E402
 
 import inna_optax  # noqa: E402
 from conformance_tests import optax_rows as rows  # noqa: E402
+from conformance_tests.cases import EPS  # noqa: E402
 from conformance_tests.optax_rows import N_STEPS, RUNS, TRANSFORMS, gradients, largest_difference, make, tree  # noqa: E402
 from inna_core.schedules import PowerDecay  # noqa: E402
 
@@ -26,12 +27,13 @@ def step_of(state: Any) -> int:
 
 
 @each_transform
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", ROUNDING), ("bfloat16", EPS["bfloat16"] / 2)])
 @pytest.mark.parametrize("run", RUNS)
-def test_a_composition_makes_the_steps_of_a_plain_loop(name: str, run: str) -> None:
-    params, grads = tree(0), gradients()
+def test_a_composition_makes_the_steps_of_a_plain_loop(name: str, dtype: str, bound: float, run: str) -> None:
+    params, grads = tree(0, dtype), gradients(dtype=dtype)
     want = rows.plain(make(name), params, grads)
     got = RUNS[run](make(name), params, grads)
-    assert largest_difference(got, want) <= ROUNDING
+    assert largest_difference(got, want) <= bound
     assert step_of(got[1]) == N_STEPS
     # what is compared must have moved
     assert largest_difference(want[0], params) > 1e-2
@@ -111,9 +113,144 @@ def test_map_params_reaches_the_state_that_is_like_the_parameters(name: str) -> 
     _, state = rows.plain(transform, params, grads)
     doubled = optax.tree.map_params(transform, lambda x: 2 * x, state)
     assert step_of(doubled) == N_STEPS
-    for field in (field for field in state._fields if field != "step"):
+    for field in (field for field in state._fields if field not in ("step", "compensation")):
         want = jax.tree.map(lambda x: 2 * x, getattr(state, field))
-        assert largest_difference([getattr(doubled, field), 0.0 * params["bias"]], [want, 0.0 * params["bias"]]) == 0.0
+        assert largest_difference(getattr(doubled, field), want) == 0.0
+
+
+@each_transform
+@pytest.mark.parametrize(
+    ("dtype", "kahan_sum"),
+    [("float32", None), ("float32", False), ("float32", True), ("bfloat16", False), ("bfloat16", True)],
+)
+def test_map_params_lays_another_tree_along_the_state(name: str, dtype: str, kahan_sum: bool | None) -> None:
+    """As one does to find the sharding of a state from that of the parameters."""
+    transform = make(name, kahan_sum=kahan_sum)
+    state = jax.eval_shape(transform.init, tree(0, dtype))
+    specs = {"kernel": "matrix", "bias": "vector", "more": ["scalar", None]}
+    found = optax.tree.map_params(transform, lambda _, spec: spec, state, specs, transform_non_params=lambda _: "step")
+    assert found.step == "step"
+    for field in (field for field in state._fields if field not in ("step", "compensation")):
+        assert getattr(found, field) == specs
+    assert found.compensation == (specs if kahan_sum else None)
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+
+
+@each_transform
+def test_integers_can_be_injected(name: str) -> None:
+    params, grads = tree(0), gradients()
+    whole = {"learning_rate": 1, "alpha": 2, "beta": 3, "weight_decay": 0}
+    want, _ = rows.plain(TRANSFORMS[name](**{key: float(value) for key, value in whole.items()}), params, grads)
+    for run in (rows.plain, rows.jitted):
+        got, _ = run(optax.inject_hyperparams(TRANSFORMS[name])(**whole), params, grads)
+        assert largest_difference(got, want) <= ROUNDING
+
+
+@each_transform
+def test_a_mask_that_is_a_function_is_no_schedule_to_inject(name: str) -> None:
+    """`inject_hyperparams` takes every callable for a schedule, unless it is told otherwise."""
+    params, grads = tree(0), gradients()
+    arguments = {**rows.HYPER[name], "mask": lambda params: jax.tree.map(lambda p: p.ndim > 1, params)}
+    got, _ = rows.jitted(optax.inject_hyperparams(TRANSFORMS[name], static_args="mask")(**arguments), params, grads)
+    want, _ = rows.plain(TRANSFORMS[name](**arguments), params, grads)
+    assert largest_difference(got, want) <= ROUNDING
+
+
+PLAIN = {"a": 1.0, "b": -0.5}
+KINDS: dict[str, Any] = {
+    "Python numbers": lambda x: x,
+    "NumPy float64": np.float64,
+    "NumPy arrays of float64": lambda x: np.asarray(x, np.float64),
+}
+"""Leaves that are no JAX arrays; without x64 JAX computes with them in float32."""
+
+
+@each_transform
+@pytest.mark.parametrize("kind", KINDS)
+def test_leaves_may_be_no_jax_arrays_yet(name: str, kind: str) -> None:
+    with jax.enable_x64(False):
+        arrays = {key: jnp.asarray(x) for key, x in PLAIN.items()}
+        transform, grads = make(name), [arrays, jax.tree.map(jnp.cos, arrays)]
+        want = rows.plain(transform, arrays, grads)
+        others = lambda tree: jax.tree.map(lambda x: KINDS[kind](float(x)), tree)  # noqa: E731
+        got = rows.plain(transform, others(PLAIN), [others(g) for g in grads])
+        assert largest_difference(got, want) == 0.0
+
+
+@each_transform
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_abstract_parameters_make_the_state(name: str, dtype: str) -> None:
+    params = tree(0, dtype)
+    abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    assert largest_difference(make(name).init(abstract), make(name).init(params)) == 0.0
+
+
+@each_transform
+@pytest.mark.parametrize(
+    ("dtype", "gradient"), [("float32", "bfloat16"), ("float64", "float32"), ("float32", "float64")]
+)
+@pytest.mark.parametrize("given", [False, True], ids=["without params", "with params"])
+def test_gradients_may_have_another_precision(name: str, dtype: str, gradient: str, given: bool) -> None:
+    """They are taken as numbers in the parameters' precision, which without parameters is that of the state."""
+    params, grads = tree(0, dtype), tree(1, gradient)
+    transform = make(name, weight_decay=0.0)
+    update = lambda g: transform.update(g, transform.init(params), params if given else None)  # noqa: E731
+    exact = jax.tree.map(lambda g: g.astype(dtype), grads)
+    assert largest_difference(update(grads), update(exact)) == 0.0
+    assert {u.dtype for u in jax.tree.leaves(update(grads)[0])} == {jnp.dtype(dtype)}
+
+
+def without_bias(p: Any) -> Any:
+    return {**p, "bias": None}
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "a state of something else": (
+        lambda name, p: make(name).update(p, optax.sgd(0.1, 0.9).init(p), p),
+        r"Invalid state: tuple \(expected INNA\w*State",
+    ),
+    "a leaf without gradient": (
+        lambda name, p: make(name).update(without_bias(p), make(name).init(p), p),
+        r"Invalid state.velocity: a tree .* \(expected the structure of updates",
+    ),
+    "a leaf too few in params": (
+        lambda name, p: make(name).update(p, make(name).init(p), {"kernel": p["kernel"]}),
+        r"Invalid params: a tree .* \(expected the structure of updates",
+    ),
+    "a gradient of another shape": (
+        lambda name, p: make(name).update({**p, "bias": jnp.ones(3)}, make(name).init(p), p),
+        r"Invalid updates\['bias'\]: a gradient of shape \(3,\) \(expected the parameter's, \(16,\)\)",
+    ),
+    "an integer gradient": (
+        lambda name, p: make(name).update({**p, "bias": jnp.ones(16, int)}, make(name).init(p), p),
+        r"Invalid updates\['bias'\]: a gradient of dtype int64 \(expected a real floating-point dtype\)",
+    ),
+    "an integer parameter": (
+        lambda name, p: make(name).init({**p, "bias": jnp.ones(16, int)}),
+        r"Invalid params\['bias'\]: dtype int64 \(expected a real floating-point dtype\)",
+    ),
+    "a mask of strings": (
+        lambda name, p: make(name, mask="all").update(p, make(name).init(p), p),
+        r"Invalid mask\['bias'\]: 'all' \(expected True, False or a 0-d boolean array\)",
+    ),
+    "a schedule below 0": (
+        lambda name, p: make(name, learning_rate=lambda step: -0.1).update(p, make(name).init(p), p),
+        r"Invalid learning_rate: -0.1 \(expected a finite number >= 0\)",
+    ),
+    "a schedule of vectors": (
+        lambda name, p: make(name, learning_rate=lambda step: jnp.ones(1)).update(p, make(name).init(p), p),
+        r"Invalid learning_rate: .*\(expected a finite number >= 0, or a 0-d array",
+    ),
+}
+"""By what is wrong: the call, and the error, which names the argument and the leaf."""
+
+
+@each_transform
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_named(name: str, wrong: str) -> None:
+    call, message = WRONG[wrong]
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(name, tree(0))
 
 
 @each_transform

@@ -21,13 +21,25 @@ def eight(workers: Any) -> Worker:
     return workers(ENV)
 
 
+SHARDINGS: dict[str, tuple[bool, str, dict[str, Any]]] = {
+    "eager": (False, "Auto", {}),
+    "jit": (True, "Auto", {}),
+    "eager, explicit": (False, "Explicit", {}),
+    "jit, explicit": (True, "Explicit", {}),
+    "jit, compensated": (True, "Auto", {"kahan_sum": True}),
+}
+"""By name: whether it is jitted, the kind of the mesh's axes, and arguments of the transformation."""
+
+
 @each_transform
-@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
-def test_named_sharding(name: str, jit: bool, eight: Worker) -> None:
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_named_sharding(name: str, sharding: str, eight: Worker) -> None:
     """The state lies where the parameters lie, and the trajectory is that of one device."""
-    found = eight.call("conformance_tests.optax_checks:named_sharding", name, jit)
-    difference = found.pop("difference")
+    jit, axis_type, options = SHARDINGS[sharding]
+    found = eight.call("conformance_tests.optax_checks:named_sharding", name, jit, axis_type, options)
+    difference, fields = found.pop("difference"), found.pop("fields")
     assert found == {"devices": 8, "fresh": True, "later": True, "params": True}
+    assert ("compensation" in fields) == ("kahan_sum" in options)
     assert difference <= ROUNDING
 
 

@@ -46,6 +46,13 @@ def checked_number(name: str, value: Any, *, positive: bool = False, below: floa
     return number
 
 
+def checked_choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """Return an option, refused unless it is one of the allowed objects (1 is not True)."""
+    if not any(value is one for one in allowed):
+        raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, allowed))})")
+    return value
+
+
 def is_real_floating(array: Any) -> bool:
     # By name, because bfloat16 lies outside the standard's `isdtype` and TensorFlow has no array namespace at all.
     # Eight bits and less are formats to store scaled numbers in, not to compute with.

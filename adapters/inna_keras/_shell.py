@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import keras
 from keras import ops
 
-from inna_core._checks import checked_number, is_narrow, is_real_floating
+from inna_core._checks import checked_choice, checked_number, is_narrow, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
@@ -35,18 +35,9 @@ class Elementwise(keras.optimizers.Optimizer):
     ) -> None:
         if not callable(learning_rate):
             learning_rate = checked_number("learning_rate", learning_rate)
-        if weight_decay is not None:
-            weight_decay = checked_number("weight_decay", weight_decay)
-        for name, value, allowed in (
-            ("published_decay", published_decay, (True, False)),
-            ("kahan_sum", kahan_sum, (True, False, None)),
-        ):
-            if not any(value is one for one in allowed):
-                raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, allowed))})")
-        own = {field.name: getattr(algorithm, field.name) for field in fields(algorithm)}  # type: ignore[arg-type]
-        for name, value in (*own.items(), ("weight_decay", weight_decay)):
-            if not isinstance(value, float | None):
-                raise TypeError(f"Invalid {name}: {value!r} (expected a number, which a saved model can hold)")
+        checked_choice("published_decay", published_decay, (True, False))
+        checked_choice("kahan_sum", kahan_sum, (True, False, None))
+        check_storable(hyperparameters(algorithm))
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
         self.algorithm = algorithm
         self.published_decay = published_decay
@@ -102,11 +93,41 @@ class Elementwise(keras.optimizers.Optimizer):
             learning_rate = checked_number("learning_rate", learning_rate)
         keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)  # type: ignore[attr-defined]
 
+    @property
+    def weight_decay(self) -> Any:
+        """The rate of the decay, or None. Numbers set are validated; what is compiled already keeps the old one."""
+        return self._weight_decay
+
+    @weight_decay.setter
+    def weight_decay(self, weight_decay: Any) -> None:
+        weight_decay = None if weight_decay is None else checked_number("weight_decay", weight_decay)
+        check_storable({"weight_decay": weight_decay})
+        self._weight_decay = weight_decay
+
+    def load_own_variables(self, store: Any) -> None:
+        """Take over the variables of a saved optimizer, all or none.
+
+        Args:
+            store: arrays by the variables' positions, "0" and so on.
+
+        Raises:
+            ValueError: if an array is missing or its shape is not its variable's.
+        """
+        if len(store) == len(self.variables):  # Keras warns of other numbers, and loads nothing
+            for i, variable in enumerate(self.variables):
+                found = tuple(store[str(i)].shape) if str(i) in store else None
+                if found != tuple(variable.shape):
+                    raise ValueError(
+                        f"Invalid store: shape {found} at {i!r} (expected {tuple(variable.shape)}, for {variable.path})"
+                    )
+        super().load_own_variables(store)
+
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """Update the variables; gradients that do not fit are refused before anything changes.
 
         Args:
-            grads: one gradient a variable, or None where there is none.
+            grads: one gradient a variable, or None where there is none. IndexedSlices are made dense, since every row's
+                velocity moves.
             trainable_variables: the variables; by default those the optimizer was built with.
 
         Raises:
@@ -118,9 +139,11 @@ class Elementwise(keras.optimizers.Optimizer):
         # None of either is for Keras to answer
         if grads and variables and len(grads) != len(variables):
             raise ValueError(f"Invalid grads: {len(grads)} gradients (expected {len(variables)}, one a variable)")
-        for gradient, variable in zip(grads, variables, strict=False):
-            if gradient is not None:
-                check_gradient(gradient, variable)
+        if variables:
+            grads = [
+                None if gradient is None else checked_gradient(gradient, variable)
+                for gradient, variable in zip(grads, variables, strict=False)
+            ]
         super().apply(grads, variables if trainable_variables is not None else None)
 
     def _apply_weight_decay(self, variables: list[Any]) -> None:
@@ -171,7 +194,7 @@ class Elementwise(keras.optimizers.Optimizer):
         """Update one variable and its state.
 
         Args:
-            gradient: like the variable; IndexedSlices are made dense, since every row's velocity moves.
+            gradient: like the variable.
             variable: `keras.Variable`.
             learning_rate: scalar tensor.
         """
@@ -205,7 +228,7 @@ class Elementwise(keras.optimizers.Optimizer):
         # published decay and compensation read the old variable: nothing is gained behind the new one
         if owed is None and not self.published_decay and traced_for_cpu(theta):
             run = partial(one_behind_the_other, run, theta=theta)
-        delta, next_state = run(wide(dense(gradient)), self.algorithm.state_type(**state))
+        delta, next_state = run(wide(gradient), self.algorithm.state_type(**state))
         for name, slot in slots.items():
             self.assign(slot, getattr(next_state, name))
         if owed is not None:
@@ -215,31 +238,50 @@ class Elementwise(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an optimizer like this one."""
-        own = {field.name: getattr(self.algorithm, field.name) for field in fields(self.algorithm)}  # type: ignore[arg-type]
-        return {**super().get_config(), **own, "kahan_sum": self.kahan_sum}
+        return {**super().get_config(), **hyperparameters(self.algorithm), "kahan_sum": self.kahan_sum}
 
 
-def dense(gradient: Any) -> Any:
-    """Return TensorFlow's IndexedSlices as a tensor, rows that occur twice summed; `keras.ops` lets them pass."""
+def hyperparameters(algorithm: Any) -> dict[str, Any]:
+    return {field.name: getattr(algorithm, field.name) for field in fields(algorithm)}
+
+
+def hyperparameter(name: str) -> property:
+    """Return a property that reads a hyperparameter of an optimizer's algorithm, and sets it if it is in its range."""
+
+    def set_to(optimizer: Elementwise, value: Any) -> None:
+        algorithm: Any = replace(optimizer.algorithm, **{name: value})  # type: ignore[type-var]
+        check_storable(hyperparameters(algorithm))
+        optimizer.algorithm = algorithm
+
+    return property(lambda optimizer: getattr(optimizer.algorithm, name), set_to)
+
+
+def check_storable(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, float | None):
+            raise TypeError(f"Invalid {name}: {value!r} (expected a number, which a saved model can hold)")
+
+
+def checked_gradient(gradient: Any, variable: Any) -> Any:
+    """Return a gradient as a dense tensor of the variable's shape, refused if it is not real floating point."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         if isinstance(gradient, tf.IndexedSlices):
-            return tf.convert_to_tensor(gradient)
-    return gradient
-
-
-def check_gradient(gradient: Any, variable: Any) -> None:
+            # `tf.convert_to_tensor` would warn, and loses the shape where that is computed
+            gradient = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
+    if not hasattr(gradient, "dtype"):
+        gradient = ops.convert_to_tensor(gradient)
     if not is_real_floating(gradient):
         raise TypeError(
             f"Invalid grads: dtype {gradient.dtype} for {variable.name} (expected a real floating-point dtype)"
         )
     # TensorFlow may not know a shape, or a part of it, while it traces
-    if getattr(gradient.shape, "rank", 0) is None:
-        return
-    shape, expected = tuple(gradient.shape), tuple(variable.shape)
-    if len(shape) != len(expected) or any(n not in (None, m) for n, m in zip(shape, expected, strict=True)):
-        raise ValueError(f"Invalid grads: shape {shape} for {variable.name} (expected {expected})")
+    expected = tuple(variable.shape)
+    known = tuple(gradient.shape) if getattr(gradient.shape, "rank", 0) is not None else (None,) * len(expected)
+    if len(known) != len(expected) or any(n not in (None, m) for n, m in zip(known, expected, strict=True)):
+        raise ValueError(f"Invalid grads: shape {known} for {variable.name} (expected {expected})")
+    return ops.reshape(gradient, expected) if None in known else gradient
 
 
 def rounding_to(variable: Any) -> Callable[[Any], Any]:

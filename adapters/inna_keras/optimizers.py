@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 import inna_core
-from inna_keras._shell import Elementwise
+from inna_keras._shell import Elementwise, hyperparameter
 
 
 @keras.saving.register_keras_serializable(package="inna")
@@ -25,6 +25,11 @@ class INNA(Elementwise):
         **kwargs: what every Keras optimizer takes: ``clipnorm``, ``clipvalue``, ``global_clipnorm``, ``use_ema``,
             ``ema_momentum``, ``ema_overwrite_frequency``, ``loss_scale_factor``, ``gradient_accumulation_steps``.
 
+    Learning rate, dampings and weight decay are attributes that can be read and set; what was compiled before keeps the
+    old dampings and decay.
+
+    The dampings are attributes too; a function compiled before one is set keeps the old number.
+
     Raises:
         ValueError: if a number is not finite or out of range.
         TypeError: if an argument has a wrong type.
@@ -36,6 +41,8 @@ class INNA(Elementwise):
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile(optimizer=INNA(learning_rate=0.1, alpha=0.5, beta=0.1), loss="mse")
     """
+
+    alpha, beta = map(hyperparameter, ("alpha", "beta"))
 
     def __init__(
         self,
@@ -83,6 +90,8 @@ class INNAprop(Elementwise):
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile(optimizer=INNAprop(learning_rate=1e-3, alpha=2.0, beta=2.0), loss="mse")
     """
+
+    alpha, beta, sigma, eps = map(hyperparameter, ("alpha", "beta", "sigma", "eps"))
 
     def __init__(
         self,

@@ -8,9 +8,8 @@ stand in the increment as they will be; then the increment; then the velocity, w
 next parameter.
 
 XLA finds ``theta + increment`` to be the sum that `optax.apply_updates` makes, and computes it once. Elsewhere than on
-one CPU the core's order is the better one: GPUs should make one
-kernel of it (not measured), and several devices would have to agree on the
-step size.
+one CPU the core's order is the better one: GPUs should make one kernel of it (not measured), and several devices would
+have to agree on the step size.
 """
 
 from collections.abc import Callable

@@ -1,14 +1,14 @@
 """The one optax shell: it turns an algorithm of `inna_core` into a gradient transformation."""
 
-from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import keystr
 
-from inna_core._checks import checked_number, is_narrow
+from inna_core._checks import checked_choice, checked_number, is_narrow, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.decay import update_with_decay
@@ -17,7 +17,7 @@ from inna_optax._order import on_one_cpu, one_behind_the_other
 
 def elementwise(
     algorithm: Algorithm,
-    state_type: Callable[..., Any],
+    state_type: type[Any],
     learning_rate: Any,
     weight_decay: Any,
     mask: Any,
@@ -39,57 +39,76 @@ def elementwise(
         published_decay: let the decay act on the velocity too.
         kahan_sum: compensate the rounding of updates; None for float16 and bfloat16 leaves only.
     """
-    if not callable(learning_rate):
-        learning_rate = checked_number("learning_rate", learning_rate)
-    weight_decay = checked_number("weight_decay", weight_decay)
-    for name, value, allowed in (
-        ("published_decay", published_decay, (True, False)),
-        ("kahan_sum", kahan_sum, (True, False, None)),
-    ):
-        if not any(value is one for one in allowed):
-            raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, allowed))})")
+    schedules = callable(learning_rate)
+    if not schedules:
+        learning_rate = checked_number("learning_rate", floating(learning_rate))
+    weight_decay = checked_number("weight_decay", floating(weight_decay))
+    checked_choice("published_decay", published_decay, (True, False))
+    checked_choice("kahan_sum", kahan_sum, (True, False, None))
     decays = not isinstance(weight_decay, float) or weight_decay != 0.0
     slots = [name for name in algorithm.state_type._fields if name != "step"]  # type: ignore[attr-defined]
 
+    def owes(p: jax.Array) -> bool:
+        return is_narrow(p) if kahan_sum is None else kahan_sum
+
     def init(params: Any) -> Any:
+        for path, p in jax.tree.leaves_with_path(jax.tree.map(as_leaf, params)):
+            check_real_floating("params", path, p)
+
         # `jax.tree.map` alone touches the parameters: optax maps over states by initialising from placeholders.
         def initial(name: str) -> Any:
-            return jax.tree.map(lambda p: getattr(algorithm.init(wide(p), xp=jnp), name), params)
+            return jax.tree.map(lambda p: getattr(algorithm.init(wide(as_leaf(p)), xp=jnp), name), params)
 
-        def owed(p: jax.Array) -> jax.Array | None:
-            return jnp.zeros_like(p) if (is_narrow(p) if kahan_sum is None else kahan_sum) else None
-
+        # A tree of nothing but None would not do: `optax.tree.map_params` could not lay another tree along it.
+        owing = kahan_sum or any(owes(as_leaf(p)) for p in jax.tree.leaves(params))
         return state_type(
             step=jnp.zeros((), jnp.int32),
             **{name: initial(name) for name in slots},
-            compensation=jax.tree.map(owed, params),
+            compensation=jax.tree.map(lambda p: jnp.zeros_like(as_leaf(p)) if owes(as_leaf(p)) else None, params)
+            if owing
+            else None,
         )
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         del extra_args
-        lr = learning_rate(state.step) if callable(learning_rate) else learning_rate
-        grads, treedef = jax.tree.flatten(updates)
-        owed = treedef.flatten_up_to(state.compensation)
-        if params is None and (decays or any(c is not None for c in owed)):
+        if not isinstance(state, state_type):
+            raise TypeError(
+                f"Invalid state: {type(state).__name__} (expected {state_type.__name__}, as init returns it)"
+            )
+        if params is None and (decays or state.compensation is not None):
             raise ValueError(
                 "Invalid params: None (expected the current parameters, for weight decay or a compensated sum: call "
                 "update(updates, state, params))"
             )
-        # without decay and compensation the parameters' shapes and dtypes are all that matters
-        thetas = treedef.flatten_up_to(params if params is not None else updates)
-        states = zip(*(treedef.flatten_up_to(getattr(state, name)) for name in slots), strict=True)
+        lr = checked_number("learning_rate", floating(learning_rate(state.step))) if schedules else learning_rate
+        paths, treedef = jax.tree.flatten_with_path(updates)
+        grads = [as_leaf(g) for _, g in paths]
+        columns = [leaves_along(f"state.{name}", getattr(state, name), treedef) for name in slots]
+        owed = [None] * len(grads)
+        if state.compensation is not None:
+            owed = leaves_along("state.compensation", state.compensation, treedef)
+        if params is not None:
+            thetas = [as_leaf(p) for p in leaves_along("params", params, treedef)]
+        else:
+            # Shapes and dtypes are all that matters then, and leaves whose sum is not compensated are as wide as their
+            # state, unless they were asked to be.
+            thetas = [g if kahan_sum is False and is_narrow(g) else v for g, v in zip(grads, columns[0], strict=True)]
+        for (path, _), g, theta in zip(paths, grads, thetas, strict=True):
+            check_gradient(path, g, theta)
         decayed = [decays] * len(grads)
         if decays and mask is not None:
-            decayed = treedef.flatten_up_to(jax.tree.broadcast(mask(params) if callable(mask) else mask, params))
+            marks = jax.tree.broadcast(mask(params) if callable(mask) else mask, params)
+            decayed = [
+                checked_mark(path, mark)
+                for (path, _), mark in zip(paths, leaves_along("mask", marks, treedef), strict=True)
+            ]
 
         results = [
-            update_leaf(
-                g, dict(zip(slots, leaf_state, strict=True)), c, theta, state.step, lr, decay, params is not None
-            )
-            for g, leaf_state, c, theta, decay in zip(grads, states, owed, thetas, decayed, strict=True)
+            update_leaf(g, dict(zip(slots, own, strict=True)), c, theta, state.step, lr, decay, params is not None)
+            for g, own, c, theta, decay in zip(grads, zip(*columns, strict=True), owed, thetas, decayed, strict=True)
         ]
         new = {name: treedef.unflatten([own[name] for _, own, _ in results]) for name in slots}
-        compensation = treedef.unflatten([c for _, _, c in results])
+        compensation = None if state.compensation is None else treedef.unflatten([c for _, _, c in results])
         step = optax.safe_increment(state.step)
         return treedef.unflatten([u for u, _, _ in results]), state_type(step, **new, compensation=compensation)
 
@@ -116,18 +135,64 @@ def elementwise(
                 xp=jnp,
             )
 
-        own, lr = algorithm.state_type(**own), in_dtype(lr, dtype)
+        g, own, lr = g.astype(dtype), algorithm.state_type(**own), in_dtype(lr, dtype)
         # published decay and compensation read the old parameter: nothing is gained behind the new one
         if not has_params or published_decay or c is not None or not on_one_cpu():
-            delta, next_own = run(wide(g), own, lr)
+            delta, next_own = run(g, own, lr)
         else:
-            delta, next_own = one_behind_the_other(run, wide(g), own, theta, lr)
+            delta, next_own = one_behind_the_other(run, g, own, theta, lr)
         if c is not None:
             delta, c = compensated_increment(delta, wide(c), theta, lambda x: rounded(x, stored.dtype))
             c = c.astype(stored.dtype)
         return delta.astype(stored.dtype), next_own._asdict(), c
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def leaves_along(name: str, tree: Any, treedef: Any) -> list[Any]:
+    """Return what a tree has at the places of another tree's leaves."""
+    try:
+        return treedef.flatten_up_to(tree)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Invalid {name}: a tree {jax.tree.structure(tree)} (expected the structure of updates, {treedef})"
+        ) from error
+
+
+def check_real_floating(name: str, path: Any, x: Any) -> None:
+    if not is_real_floating(x):
+        raise TypeError(f"Invalid {name}{keystr(path)}: dtype {x.dtype} (expected a real floating-point dtype)")
+
+
+def check_gradient(path: Any, g: Any, theta: Any) -> None:
+    if not is_real_floating(g):
+        raise TypeError(
+            f"Invalid updates{keystr(path)}: a gradient of dtype {g.dtype} (expected a real floating-point dtype)"
+        )
+    if g.shape != theta.shape:
+        raise ValueError(
+            f"Invalid updates{keystr(path)}: a gradient of shape {g.shape} (expected the parameter's, {theta.shape})"
+        )
+
+
+def checked_mark(path: Any, mark: Any) -> Any:
+    """Return one leaf of a mask: a plain boolean, or a 0-d boolean array that may be traced."""
+    if isinstance(mark, int):
+        return bool(mark)
+    if str(getattr(mark, "dtype", "")) == "bool" and mark.shape == ():
+        return mark
+    raise TypeError(f"Invalid mask{keystr(path)}: {mark!r} (expected True, False or a 0-d boolean array)")
+
+
+def as_leaf(x: Any) -> jax.Array:
+    """Return a leaf as JAX computes with it: of NumPy arrays, Python numbers and abstract arrays too."""
+    return jnp.zeros_like(x) if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x, jnp.result_type(x))
+
+
+def floating(value: Any) -> Any:
+    """Return integer arrays as floating-point ones: `optax.inject_hyperparams` makes them of Python's integers."""
+    integral = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.integer)
+    return value.astype(float) if integral else value
 
 
 def wide(x: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import optax
 
 import inna_core
-from inna_optax._shell import elementwise
+from inna_optax._shell import elementwise, floating
 
 
 class INNAState(NamedTuple):
@@ -15,7 +15,7 @@ class INNAState(NamedTuple):
     Attributes:
         step: number of updates made, int32 scalar.
         velocity: pytree like the parameters; float32 where they are narrower.
-        compensation: pytree like the parameters, None at leaves whose sum is not compensated.
+        compensation: pytree like the parameters, None at leaves whose sum is not compensated; None where no leaf's is.
     """
 
     step: jax.Array
@@ -30,7 +30,7 @@ class INNApropState(NamedTuple):
         step: number of updates made, int32 scalar.
         velocity: pytree like the parameters; float32 where they are narrower.
         second_moment: likewise.
-        compensation: pytree like the parameters, None at leaves whose sum is not compensated.
+        compensation: pytree like the parameters, None at leaves whose sum is not compensated; None where no leaf's is.
     """
 
     step: jax.Array
@@ -82,7 +82,14 @@ def inna(
         >>> int(state.step)
         1
     """
-    return elementwise(inna_core.INNA(alpha, beta), INNAState, learning_rate, weight_decay, mask, kahan_sum=kahan_sum)
+    return elementwise(
+        inna_core.INNA(floating(alpha), floating(beta)),
+        INNAState,
+        learning_rate,
+        weight_decay,
+        mask,
+        kahan_sum=kahan_sum,
+    )
 
 
 def innaprop(
@@ -131,7 +138,7 @@ def innaprop(
         [-0.002, 0.002]
     """
     return elementwise(
-        inna_core.INNAprop(alpha, beta, sigma, eps),
+        inna_core.INNAprop(*map(floating, (alpha, beta, sigma, eps))),
         INNApropState,
         learning_rate,
         weight_decay,

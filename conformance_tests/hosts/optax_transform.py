@@ -40,7 +40,7 @@ class OptaxRun:
         self.params = [self._make(p) for p in params]
         self.state = self.transform.init(self.params)
         self._update = jax.jit(self._one_step) if jit else self._one_step
-        owed = any(c is not None for c in self._inner(self.state).compensation)
+        owed = self._inner(self.state).compensation is not None
         names = [n for n in getattr(inna_core, setup.algorithm).state_type._fields if n != "step"]
         self.names = [*names, "compensation"] if owed else names
         self._before: tuple[Any, Any] | None = None
