@@ -28,8 +28,6 @@ class INNA(Elementwise):
     Learning rate, dampings and weight decay are attributes that can be read and set; what was compiled before keeps the
     old dampings and decay.
 
-    The dampings are attributes too; a function compiled before one is set keeps the old number.
-
     Raises:
         ValueError: if a number is not finite or out of range.
         TypeError: if an argument has a wrong type.
