@@ -147,6 +147,12 @@ def partition(names: Sequence[str], ranks: Sequence[int], groups: Any = "tensor"
     return [distinct.index(label) for label in labels], distinct
 
 
+def check_order(order: Any) -> None:
+    """Refuse an order of derivatives other than 2 and 3."""
+    if order not in (2, 3):
+        raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
+
+
 def newton_step_sizes(
     gradient: Array,
     hessian: Array,
@@ -195,39 +201,23 @@ def newton_step_sizes(
     damping = checked_number("damping", damping)
     third_floor = checked_number("third_floor", third_floor)
     xp = _check_summary(gradient, hessian, third)
-    dtype = _widest(xp, gradient)
-    g, H, T = (xp.astype(x, dtype) for x in (gradient, hessian, third))
-    damping = xp.asarray(damping, dtype=dtype) if isinstance(damping, float) else xp.astype(damping, dtype)
-
-    finite = xp.all(xp.isfinite(g)) & xp.all(xp.isfinite(H)) & xp.all(xp.isfinite(T)) & xp.isfinite(damping)
-    g, H, T, damping = (xp.where(xp.isfinite(x), x, xp.zeros_like(x)) for x in (g, H, T, damping))
+    g, H, T, damping, finite = _widened(xp, gradient, hessian, third, damping)
     T = _with_floor(xp, g, H, xp.abs(T), third_floor)
     problem, units = _scaled(xp, g, (H + H.T) / 2, damping * T)
     problem, convexified, least, bare = _convexified(xp, problem)
     y, hard, accurate = _minimiser(xp, problem, least, _python_loop if loop is None else loop)
     y = xp.where(bare, xp.zeros_like(y), y)
     eta, fits = _from_units(xp, y, units, xp.finfo(gradient.dtype).max ** 0.5)
-    radius = _norm(xp, xp.pow(T, 1 / 3) * eta)
-
     status = xp.astype(hard, xp.int32) * int(NewtonStatus.HARD_CASE)
-    for condition, code in (
-        (convexified, NewtonStatus.CONVEXIFIED),
-        (~(finite & accurate & fits), NewtonStatus.FAILED),
-    ):
-        status = xp.where(condition, xp.full_like(status, int(code)), status)
-    eta, radius = (xp.where(finite, x, xp.zeros_like(x)) for x in (eta, radius))
-    return NewtonStepSizes(xp.astype(eta, gradient.dtype), xp.astype(radius, gradient.dtype), status)
+    status = xp.where(convexified, xp.full_like(status, int(NewtonStatus.CONVEXIFIED)), status)
+    return _result(xp, gradient, eta, T, finite, status, accurate & fits)
 
 
-def nonnegative_step_sizes(
-    gradient: Array,
-    hessian: Array,
-    third: Array,
-    *,
-    damping: Scalar,
-    third_floor: float = 0.0,
-    loop: Loop | None = None,
-) -> NewtonStepSizes:
+Solver = Callable[[Array, Array, Array], NewtonStepSizes]
+"""`newton_step_sizes` of (g, H, T), its other arguments given."""
+
+
+def nonnegative_step_sizes(summary: Summary, solve: Solver, loop: Loop | None = None) -> NewtonStepSizes:
     """Return step sizes none of which is negative: groups that would step backward stand still.
 
     A negative step size goes up the direction. Setting it to 0 afterwards would leave the others with step sizes that
@@ -235,30 +225,34 @@ def nonnegative_step_sizes(
     model, and what is left is minimised, until no step size is negative, after S rounds at most.
 
     Args:
-        gradient, hessian, third, damping, third_floor, loop: see `newton_step_sizes`.
+        summary: g, H and T.
+        solve: minimises the model.
+        loop: see `newton_step_sizes`.
 
     Returns:
-        As `newton_step_sizes` for the last round, with eta >= 0.
+        What solve returned for the last round, with eta >= 0.
 
     Raises:
         ValueError, TypeError: as `newton_step_sizes`.
 
     Example:
-        >>> import numpy as np
-        >>> g, H, T = np.asarray([1.0, 1.0]), np.asarray([[1.0, 1.5], [1.5, 3.0]]), np.zeros(2)
-        >>> newton_step_sizes(g, H, T, damping=1.0).eta.round(9).tolist()
+        >>> import functools, numpy as np
+        >>> solve = functools.partial(newton_step_sizes, damping=1.0)
+        >>> along = Summary(np.asarray([1.0, 1.0]), np.asarray([[1.0, 1.5], [1.5, 3.0]]), np.zeros(2))
+        >>> solve(*along).eta.round(9).tolist()
         [2.0, -0.666666667]
-        >>> nonnegative_step_sizes(g, H, T, damping=1.0).eta.round(9).tolist()
+        >>> nonnegative_step_sizes(along, solve).eta.round(9).tolist()
         [1.0, 0.0]
     """
-    xp = _check_summary(gradient, hessian, third)
+    xp = _check_summary(*summary)
+    gradient, hessian, third = summary
 
     def round_(state: tuple[Array, ...]) -> tuple[Array, ...]:
         kept = state[0]
         # a group without any information gets the step size 0
         g, T = (xp.where(kept, x, xp.zeros_like(x)) for x in (gradient, third))
         H = xp.where(kept[:, None] & kept[None, :], hessian, xp.zeros_like(hessian))
-        eta, radius, status = newton_step_sizes(g, H, T, damping=damping, third_floor=third_floor, loop=loop)
+        eta, radius, status = solve(g, H, T)
         backward = eta < 0
         return kept & ~backward, eta, radius, status, ~xp.any(backward)
 
@@ -268,6 +262,50 @@ def nonnegative_step_sizes(
     _, eta, radius, status, _ = (_python_loop if loop is None else loop)(round_, state, gradient.shape[0])
     # a last round of one group may still be negative
     return NewtonStepSizes(xp.where(eta > 0, eta, xp.zeros_like(eta)), radius, status)
+
+
+def proportional_step_sizes(
+    gradient: Array,
+    hessian: Array,
+    third: Array,
+    *,
+    damping: Scalar,
+    third_floor: float = 0.0,
+    loop: Loop | None = None,
+) -> NewtonStepSizes:
+    """Return the best step sizes in fixed proportions: those that every group would take on its own.
+
+    A group on its own takes the positive root of |H_ss| eta + damping/2 |T_s| eta^2 = g_s; all together would go too
+    far where they push in the same way, so all are multiplied by the one number that minimises the model. Every group
+    whose direction descends, g_s > 0, moves; the others stand still.
+
+    Args:
+        gradient, hessian, third, damping, third_floor, loop: see `newton_step_sizes`.
+
+    Returns:
+        Step sizes >= 0, their radius, and the status of the problem in one unknown that finds the number.
+
+    Raises:
+        ValueError, TypeError: as `newton_step_sizes`.
+
+    Example:
+        >>> import numpy as np
+        >>> g, H, T = np.asarray([1.0, 1.0]), np.asarray([[1.0, 1.5], [1.5, 3.0]]), np.zeros(2)
+        >>> proportional_step_sizes(g, H, T, damping=1.0).eta.round(9).tolist()  # 1 and 1/3, times 4/7
+        [0.571428571, 0.19047619]
+    """
+    damping, third_floor = checked_number("damping", damping), checked_number("third_floor", third_floor)
+    xp = _check_summary(gradient, hessian, third)
+    g, H, T, damping, finite = _widened(xp, gradient, hessian, third, damping)
+    T = _with_floor(xp, g, H, xp.abs(T), third_floor)
+    (g, H, d), units = _scaled(xp, g, (H + H.T) / 2, damping * T)
+    downhill, h, cubic = xp.clip(g, min=0.0), xp.abs(xp.linalg.diagonal(H)), xp.clip(d, max=1e100) ** 3
+    own = _ratio(xp, 2 * downhill, h + xp.sqrt(h * h + 2 * cubic * downhill))
+    # the model along the line y = tau own is one of a single group
+    line = (xp.sum(g * own)[None], (own @ H @ own)[None, None], (_norm(xp, d * own) ** 3)[None])
+    tau, _, status = newton_step_sizes(*line, damping=1.0, loop=loop)
+    eta, fits = _from_units(xp, xp.clip(tau, min=0.0) * own, units, xp.finfo(gradient.dtype).max ** 0.5)
+    return _result(xp, gradient, eta, T, finite, status, fits)
 
 
 class _Problem(NamedTuple):
@@ -317,6 +355,28 @@ def _widest(xp: Namespace, array: Array) -> Any:
     """Return float64, or float32 where the framework is set to have nothing wider (JAX by default)."""
     wide = xp.__array_namespace_info__().dtypes(kind="real floating")
     return wide.get("float64", wide["float32"])
+
+
+def _widened(
+    xp: Namespace, gradient: Array, hessian: Array, third: Array, damping: Scalar
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Return g, H, T and damping in the widest dtype, with zeros for what is not finite, and whether all of it was."""
+    dtype = _widest(xp, gradient)
+    damping = xp.asarray(damping, dtype=dtype) if isinstance(damping, float) else xp.astype(damping, dtype)
+    arrays = [*(xp.astype(x, dtype) for x in (gradient, hessian, third)), damping]
+    good = [xp.isfinite(x) for x in arrays]
+    finite = xp.all(good[0]) & xp.all(good[1]) & xp.all(good[2]) & good[3]
+    g, H, T, damping = (xp.where(ok, x, xp.zeros_like(x)) for ok, x in zip(good, arrays, strict=True))
+    return g, H, T, damping, finite
+
+
+def _result(
+    xp: Namespace, gradient: Array, eta: Array, T: Array, finite: Array, status: Array, accurate: Array
+) -> NewtonStepSizes:
+    """Return step sizes and radius in the gradient's dtype, zeros where the input was not finite, and the status."""
+    status = xp.where(finite & accurate, status, xp.full_like(status, int(NewtonStatus.FAILED)))
+    eta, radius = (xp.where(finite, x, xp.zeros_like(x)) for x in (eta, _norm(xp, xp.pow(T, 1 / 3) * eta)))
+    return NewtonStepSizes(xp.astype(eta, gradient.dtype), xp.astype(radius, gradient.dtype), status)
 
 
 def _python_loop(

@@ -5,14 +5,24 @@ and the loss, makes the steps itself, and has a `fit` of its own. The equations 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 
 from inna_core._checks import checked_number, is_real_floating
 from inna_core.algorithm import Algorithm
-from inna_core.newton_loop import Momentum, StepSizeRecord, StepSizes, StepSizeState, direction, next_state
-from inna_core.newton_summary import NewtonStatus, Summary, partition
+from inna_core.newton_loop import (
+    DAMPING,
+    StepSizeRecord,
+    StepSizes,
+    StepSizeSettings,
+    StepSizeState,
+    checked_algorithm,
+    direction,
+    next_state,
+    with_settings,
+)
+from inna_core.newton_summary import NewtonStatus, Summary, check_order, partition
 from inna_keras.newton_derivatives import compiled, derivatives, differentiable_layers, gradients
 
 ops: Any = keras.ops  # whose annotations know symbolic tensors alone
@@ -60,8 +70,7 @@ def summary(
     variables = trainable(variables)
     group_of, labels = partition_of(variables, groups)
     moves = list(direction)
-    if order not in (2, 3):
-        raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
+    check_order(order)
     if len(moves) != len(variables):
         raise ValueError(f"Invalid direction: {len(moves)} tensors (expected {len(variables)}, one a variable)")
     for u, v in zip(moves, variables, strict=True):
@@ -117,13 +126,9 @@ class NewtonSummary:
         loss: maps targets and predictions to the loss, as `keras.losses` do; the mean over a batch counts.
         algorithm: makes the direction (default `inna_core.Momentum`, as in the paper).
         damping: lambda_1 >= 0 (default 0.3). An attribute, and what callbacks of `fit` see as the learning rate.
-        damping_int: lambda_int >= 0 (default 1).
-        period: steps between two summaries, >= 1 (default 10).
         groups: partition of the variables, see `inna_core.newton_summary.partition`.
-        average, window, warmup, smoothing, rise, clip, third_floor: see `inna_core.StepSizes`.
-        velocity_cap: largest time step of the algorithm's state, in units of its beta (default 0.5).
-        order: 3, or 2 for a model without third derivatives.
         on_refresh: called with a `inna_core.StepSizeRecord` after each refresh, for logs and plots.
+        **settings: keywords of `inna_core.StepSizes`: ``damping_int``, ``period``, ``order``, ``average`` and others.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -140,36 +145,23 @@ class NewtonSummary:
         2
     """
 
+    @with_settings
     def __init__(
         self,
         model: Any,
         loss: Callable[[Any, Any], Any],
         algorithm: Algorithm | None = None,
         *,
-        damping: float = 0.3,
-        damping_int: float = StepSizes.damping_int,
-        period: int = 10,
+        damping: float = DAMPING,
         groups: Any = "tensor",
-        average: float = StepSizes.average,
-        window: int = StepSizes.window,
-        warmup: int = StepSizes.warmup,
-        smoothing: float = StepSizes.smoothing,
-        rise: float = StepSizes.rise,
-        clip: bool = StepSizes.clip,
-        third_floor: float = StepSizes.third_floor,
-        velocity_cap: float = 0.5,
-        order: int = 3,
         on_refresh: Callable[[StepSizeRecord], Any] | None = None,
+        **settings: Unpack[StepSizeSettings],
     ) -> None:
         self.damping = checked_number("damping", damping)
-        self.velocity_cap = checked_number("velocity_cap", velocity_cap, positive=True)
-        if not isinstance(period, int) or isinstance(period, bool) or period < 1:
-            raise ValueError(f"Invalid period: {period!r} (expected an int >= 1)")
-        if order not in (2, 3):
-            raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
-        self.model, self.loss, self.period, self.order, self.on_refresh = model, loss, period, order, on_refresh
-        self.algorithm: Any = Momentum() if algorithm is None else algorithm
-        self.rule = StepSizes(damping_int, average, window, warmup, smoothing, rise, clip, third_floor)
+        self.algorithm: Any = checked_algorithm(algorithm)
+        self.rule = StepSizes(**settings)
+        self.loss: Any = keras.losses.get(loss)
+        self.model, self.on_refresh = model, on_refresh
         self.variables = trainable(model)
         self.group_of, self.labels = partition_of(self.variables, groups)
         self.steps = 0
@@ -194,7 +186,9 @@ class NewtonSummary:
     def _loss_derivatives(self, values: list[Any], moves: list[Any], others: list[Any], x: Any, y: Any) -> Summary:
         with keras.StatelessScope(state_mapping=list(zip(self._others(), others, strict=True))):
             size = len(self.labels)
-            return _summary(lambda: self._value(x, y), self.variables, values, moves, self.group_of, size, self.order)
+            return _summary(
+                lambda: self._value(x, y), self.variables, values, moves, self.group_of, size, self.rule.order
+            )
 
     def _others(self) -> list[Any]:
         return list(self.model.non_trainable_variables)
@@ -208,8 +202,7 @@ class NewtonSummary:
 
     def due(self) -> bool:
         """Return whether the next step refreshes the step sizes."""
-        early = self.sizes is None or self.steps < self.period or int(self.sizes.refreshes) < self.rule.warmup
-        return early or self.steps % self.period == 0
+        return self.rule.due(self.steps, 0 if self.sizes is None else int(self.sizes.refreshes))
 
     def step(self, x: Any, y: Any, x_summary: Any = None, y_summary: Any = None) -> float:
         """Make one training step; returns the loss before it.
@@ -242,7 +235,7 @@ class NewtonSummary:
         new = []
         for v, p, g, u, state, s in zip(self.variables, values, grads, moves, self.states, self.group_of, strict=True):
             size = damping * eta[s]
-            new.append(next_state(self.algorithm, g, state, p, max(size, 0.0), self.velocity_cap, ops))
+            new.append(next_state(self.algorithm, g, state, p, max(size, 0.0), self.rule.velocity_cap, ops))
             v.assign(p - size * u)
         self.states = new
         for v, value in zip(self._others(), updated, strict=True):

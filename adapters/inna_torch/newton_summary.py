@@ -7,7 +7,7 @@ the memory does not grow with S. The equations and the method are in `inna_core.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import array_api_compat.torch as xp
 import torch
@@ -16,8 +16,18 @@ from torch.optim import Optimizer
 
 from inna_core._checks import checked_number
 from inna_core.algorithm import Algorithm
-from inna_core.newton_loop import Momentum, StepSizeRecord, StepSizes, StepSizeState, direction, next_state
-from inna_core.newton_summary import NewtonStatus, Summary, partition
+from inna_core.newton_loop import (
+    DAMPING,
+    StepSizeRecord,
+    StepSizes,
+    StepSizeSettings,
+    StepSizeState,
+    checked_algorithm,
+    direction,
+    next_state,
+    with_settings,
+)
+from inna_core.newton_summary import NewtonStatus, Summary, check_order, partition
 from inna_torch.newton_derivatives import Pieces, Substituted
 
 Tensor = torch.Tensor
@@ -143,8 +153,7 @@ def derivatives(
     order: int = 3,
 ) -> Summary:
     """Return the summary of a loss; the arguments have been checked."""
-    if order not in (2, 3):
-        raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
+    check_order(order)
     size = max(group_of) + 1
     dtype = max((p.dtype for p in params), key=lambda d: torch.finfo(d).bits)
     dtype = torch.float32 if torch.finfo(dtype).bits < 32 else dtype
@@ -227,13 +236,9 @@ class NewtonSummary(Optimizer):
             calling ``backward``; may be left out here and passed to `step`.
         algorithm: makes the direction (default `inna_core.Momentum`, as in the paper).
         damping: lambda_1 >= 0 (default 0.3).
-        damping_int: lambda_int >= 0 (default 1).
-        period: steps between two summaries, >= 1 (default 10).
         groups: partition of the tensors, see `inna_core.newton_summary.partition`.
-        average, window, warmup, smoothing, rise, clip, third_floor: see `inna_core.StepSizes`.
-        velocity_cap: largest time step of the algorithm's state, in units of its beta (default 0.5).
-        order: 3, or 2 for a model without third derivatives.
         on_refresh: called with a `inna_core.StepSizeRecord` after each refresh, for logs and plots.
+        **settings: keywords of `inna_core.StepSizes`: ``damping_int``, ``period``, ``order``, ``average`` and others.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -255,36 +260,22 @@ class NewtonSummary(Optimizer):
         ['bias', 'weight']
     """
 
+    @with_settings
     def __init__(
         self,
         params: Any,
         summary_loss: Callable[[], Any] | None = None,
         algorithm: Algorithm | None = None,
         *,
-        damping: float = 0.3,
-        damping_int: float = StepSizes.damping_int,
-        period: int = 10,
+        damping: float = DAMPING,
         groups: Any = "tensor",
-        average: float = StepSizes.average,
-        window: int = StepSizes.window,
-        warmup: int = StepSizes.warmup,
-        smoothing: float = StepSizes.smoothing,
-        rise: float = StepSizes.rise,
-        clip: bool = StepSizes.clip,
-        third_floor: float = StepSizes.third_floor,
-        velocity_cap: float = 0.5,
-        order: int = 3,
         on_refresh: Callable[[StepSizeRecord], Any] | None = None,
+        **settings: Unpack[StepSizeSettings],
     ) -> None:
         checked_number("damping", damping)
-        self.velocity_cap = checked_number("velocity_cap", velocity_cap, positive=True)
-        if not isinstance(period, int) or isinstance(period, bool) or period < 1:
-            raise ValueError(f"Invalid period: {period!r} (expected an int >= 1)")
-        if order not in (2, 3):
-            raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
-        self.algorithm: Algorithm = Momentum() if algorithm is None else algorithm
-        self.rule = StepSizes(damping_int, average, window, warmup, smoothing, rise, clip, third_floor)
-        self.summary_loss, self.period, self.order, self.on_refresh = summary_loss, period, order, on_refresh
+        self.algorithm: Algorithm = checked_algorithm(algorithm)
+        self.rule = StepSizes(**settings)
+        self.summary_loss, self.on_refresh = summary_loss, on_refresh
         self.groups = groups
         self.steps = 0
         self.sizes: StepSizeState | None = None
@@ -353,17 +344,12 @@ class NewtonSummary(Optimizer):
             )
 
         sizes = self.sizes
-        due = (
-            sizes is None
-            or self.steps % self.period == 0
-            or self.steps < self.period
-            or int(sizes.refreshes) < self.rule.warmup
-        )
+        due = self.rule.due(self.steps, 0 if sizes is None else int(sizes.refreshes))
         if due:
             summary_loss = self.summary_loss if summary_loss is None else summary_loss
             if summary_loss is None:
                 raise ValueError("Invalid summary_loss: None (expected a closure, since a summary is due at this step)")
-            found = derivatives(summary_loss, params, directions, self.group_of, lambda new: new, self.order)
+            found = derivatives(summary_loss, params, directions, self.group_of, lambda new: new, self.rule.order)
             # S numbers: the solver is faster and more precise where float64 is at home
             found = Summary(*(x.to("cpu", torch.float64) for x in found))
             sizes = self.rule.update(found, self.rule.init(found) if sizes is None else sizes)
@@ -374,7 +360,7 @@ class NewtonSummary(Optimizer):
             if p.grad is None:
                 continue
             step = damping * eta[s]
-            state = next_state(algorithm, p.grad, state, p, max(step, 0.0), self.velocity_cap, xp)
+            state = next_state(algorithm, p.grad, state, p, max(step, 0.0), self.rule.velocity_cap, xp)
             p.sub_(step * u)
             self.state[p].update(state._asdict())
         self.sizes = sizes
