@@ -28,7 +28,7 @@ Reference: P. Wolinski, arXiv 2312.03885, section 3 (the loop, with a momentum d
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypedDict, TypeVar
@@ -266,6 +266,19 @@ class StepSizes:
         return StepSizeState(
             none, g, H, T, xp.zeros_like(g[0, :]), xp.full_like(g[0, :], xp.inf), xp.zeros_like(g[0, 0]), none + 0
         )
+
+    def check_state(self, state: Mapping[str, Any], size: int) -> None:
+        """Refuse a saved state, by field, that is not one of this rule and S groups.
+
+        Raises:
+            ValueError: naming what differs.
+        """
+        w, S = self.window, size
+        shapes = dict.fromkeys(StepSizeState._fields, ())
+        shapes |= {"gradient": (w, S), "hessian": (w, S, S), "third": (w, S), "eta": (S,), "ceiling": (S,)}
+        saved = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
+        if saved != shapes:
+            raise ValueError(f"Invalid state: step sizes of shapes {saved} (expected {shapes})")
 
     def update(self, summary: Summary, state: StepSizeState, loop: Loop | None = None) -> StepSizeState:
         """Take in a summary. One that is not finite changes nothing but the status.

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 import keras
 
-from inna_core._checks import checked_number, is_real_floating
+from inna_core._checks import checked_count, checked_number, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.newton_loop import (
     DAMPING,
@@ -76,8 +76,12 @@ def summary(
     for u, v in zip(moves, variables, strict=True):
         if tuple(u.shape) != tuple(v.shape):
             raise ValueError(f"Invalid direction: shape {tuple(u.shape)} for {v.name} (expected {tuple(v.shape)})")
-    values = [ops.convert_to_tensor(v) for v in variables]
-    return _summary(loss_fn, variables, values, moves, group_of, len(labels), order)
+
+    def loss(moved: list[Any]) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, moved, strict=True))):
+            return loss_fn()
+
+    return _summary(loss, [ops.convert_to_tensor(v) for v in variables], moves, group_of, len(labels), order)
 
 
 def trainable(variables: Any) -> list[Any]:
@@ -95,20 +99,19 @@ def partition_of(variables: Sequence[Any], groups: Any) -> tuple[list[int], list
 
 
 def _summary(
-    loss_fn: Callable[[], Any],
-    variables: Sequence[Any],
+    loss: Callable[[list[Any]], Any],
     values: Sequence[Any],
     moves: Sequence[Any],
     group_of: Sequence[int],
     size: int,
     order: int,
 ) -> Summary:
-    dtype = "float64" if any("float64" in str(v.dtype) for v in variables) else "float32"
+    """Return the summary of a loss of the variables' values."""
+    dtype = "float64" if any("float64" in str(p.dtype) for p in values) else "float32"
 
     def phi(mu: list[Any]) -> Any:
         moved = [p + ops.cast(mu[s], p.dtype) * u for p, u, s in zip(values, moves, group_of, strict=True)]
-        with keras.StatelessScope(state_mapping=list(zip(variables, moved, strict=True))):
-            return ops.cast(loss_fn(), dtype)
+        return ops.cast(loss(moved), dtype)
 
     with differentiable_layers():
         return derivatives(phi, size, dtype, order)
@@ -123,7 +126,8 @@ class NewtonSummary:
 
     Args:
         model: built; its trainable variables are trained.
-        loss: maps targets and predictions to the loss, as `keras.losses` do; the mean over a batch counts.
+        loss: maps targets and predictions to the loss, as `keras.losses` do, or the name of one; the mean over a batch
+            counts. Regularizers and what layers add to the loss count as well.
         algorithm: makes the direction (default `inna_core.Momentum`, as in the paper).
         damping: lambda_1 >= 0 (default 0.3). An attribute, and what callbacks of `fit` see as the learning rate.
         groups: partition of the variables, see `inna_core.newton_summary.partition`.
@@ -149,7 +153,7 @@ class NewtonSummary:
     def __init__(
         self,
         model: Any,
-        loss: Callable[[Any, Any], Any],
+        loss: Callable[[Any, Any], Any] | str,
         algorithm: Algorithm | None = None,
         *,
         damping: float = DAMPING,
@@ -169,26 +173,18 @@ class NewtonSummary:
         self.states = [self.algorithm.init(ops.convert_to_tensor(v), ops) for v in self.variables]
         self._gradients, self._derivatives = compiled(self._loss_gradients), compiled(self._loss_derivatives)
 
-    def _value(self, x: Any, y: Any) -> Any:
-        return ops.mean(self.loss(y, self.model(x, training=True)))
+    def _loss(self, values: list[Any], others: list[Any], x: Any, y: Any) -> tuple[Any, list[Any]]:
+        """Return the loss and what the model adds to it, and the new values of the variables that are not trained."""
+        predicted, others, added = self.model.stateless_call(values, others, x, training=True, return_losses=True)
+        loss = ops.mean(self.loss(y, predicted))
+        return loss + sum(ops.cast(ops.sum(extra), loss.dtype) for extra in added), others
 
     def _loss_gradients(self, values: list[Any], others: list[Any], x: Any, y: Any) -> Any:
-        """Return the gradients, the loss, and the new values of the variables that are not trained."""
-
-        def value(moved: list[Any]) -> tuple[Any, list[Any]]:
-            pairs = [*zip(self.variables, moved, strict=True), *zip(self._others(), others, strict=True)]
-            with keras.StatelessScope(state_mapping=pairs) as scope:
-                loss = self._value(x, y)
-            return loss, [scope.get_current_value(v) for v in self._others()]
-
-        return gradients(value, values)
+        return gradients(lambda moved: self._loss(moved, others, x, y), values)
 
     def _loss_derivatives(self, values: list[Any], moves: list[Any], others: list[Any], x: Any, y: Any) -> Summary:
-        with keras.StatelessScope(state_mapping=list(zip(self._others(), others, strict=True))):
-            size = len(self.labels)
-            return _summary(
-                lambda: self._value(x, y), self.variables, values, moves, self.group_of, size, self.rule.order
-            )
+        size, order = len(self.labels), self.rule.order
+        return _summary(lambda moved: self._loss(moved, others, x, y)[0], values, moves, self.group_of, size, order)
 
     def _others(self) -> list[Any]:
         return list(self.model.non_trainable_variables)
@@ -284,8 +280,19 @@ class NewtonSummary:
 
         Returns:
             By name, one number an epoch: ``loss``, the mean over its steps, and whatever else the callbacks logged.
+
+        Raises:
+            TypeError: if x or y is not an array, or a number is not an int.
+            ValueError: if they have not the same number of samples, or a number is less than 1.
         """
+        for name, array in (("x", x), ("y", y)):
+            if not getattr(array, "shape", ()):
+                raise TypeError(f"Invalid {name}: {type(array).__name__} (expected an array, samples first)")
         n = int(x.shape[0])
+        if n == 0 or int(y.shape[0]) != n:
+            raise ValueError(f"Invalid y: {int(y.shape[0])} samples (expected as many as x has, {n}, and some)")
+        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("summary_size", summary_size)):
+            checked_count(name, value, 1)
         starts = range(0, max(n - batch_size + 1, 1), batch_size)
         generator = keras.random.SeedGenerator(seed)
         seen: Any = _SeenByCallbacks(self)
@@ -336,10 +343,16 @@ class NewtonSummary:
         Raises:
             ValueError: if it is of other variables or groups. Nothing has changed then.
         """
-        shapes = [tuple(tuple(x.shape) for x in own) for own in self.states]
-        saved = [tuple(tuple(x.shape) for x in slots.values()) for slots in state["algorithm"]]
-        if shapes != saved or (state["sizes"] and state["sizes"]["eta"].shape != (len(self.labels),)):
-            raise ValueError(f"Invalid state: shapes {saved} (expected {shapes} and {len(self.labels)} step sizes)")
+        if set(state) != {"steps", "damping", "sizes", "algorithm"}:
+            raise ValueError(f"Invalid state: {sorted(state)} (expected what state_dict returned)")
+        shapes = [{name: tuple(x.shape) for name, x in own._asdict().items()} for own in self.states]
+        saved = [{name: tuple(x.shape) for name, x in slots.items()} for slots in state["algorithm"]]
+        if shapes != saved:
+            raise ValueError(f"Invalid state: shapes {saved} (expected {shapes})")
+        checked_count("steps", state["steps"], 0)
+        checked_number("damping", state["damping"])
+        if state["sizes"]:
+            self.rule.check_state(state["sizes"], len(self.labels))
         self.states = [
             self.algorithm.state_type(**{name: ops.convert_to_tensor(x) for name, x in slots.items()})
             for slots in state["algorithm"]

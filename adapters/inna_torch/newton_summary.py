@@ -5,7 +5,9 @@ differentiated one by one, g_s with respect to mu_s, ..., mu_S only, and each gr
 the memory does not grow with S. The equations and the method are in `inna_core.newton_summary`.
 """
 
+import contextlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
@@ -192,13 +194,18 @@ def _loss(
     pieces: Pieces | None,
 ) -> Tensor:
     closure = takes_nothing(loss_fn)
+    # a compiled model would be traced without regard to the mode below; dynamo is there if anything is compiled
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
     with (
+        eager,
         sdpa_kernel(SDPBackend.MATH),
         Substituted({id(p): q for p, q in zip(params, moved, strict=True)} if closure else {}, groups, pieces),
     ):
         loss = loss_fn() if closure else loss_fn(rebuild(moved))
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise ValueError(f"Invalid loss_fn: it returned {loss!r:.80} (expected a tensor with one element)")
+    if not loss.requires_grad:
+        raise ValueError("Invalid loss_fn: its loss has no gradient (expected one that depends on the parameters)")
     loss = loss.reshape(())
     leaves = [p for p in params if p.requires_grad and p.is_leaf]
     if loss.requires_grad and leaves:
@@ -217,6 +224,10 @@ def takes_nothing(function: Callable[..., Any]) -> bool:
         parameter.default is not parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         for parameter in inspect.signature(function).parameters.values()
     )
+
+
+_OWN = ("algorithm", "rule", "summary_loss", "on_refresh", "groups", "steps", "sizes", "group_of", "labels")
+"""Attributes of `NewtonSummary` beside those of every torch optimizer."""
 
 
 class NewtonSummary(Optimizer):
@@ -383,13 +394,15 @@ class NewtonSummary(Optimizer):
             ValueError: if it has not the state of the step sizes, or of other groups.
         """
         own = dict(state_dict.get("summary", {}))
-        fields = set(StepSizeState._fields) if len(own) > 1 else set()
-        if set(own) != {"steps"} | fields:
-            raise ValueError(
-                f"Invalid state_dict: summary has {sorted(own)} (expected steps and the step sizes' state)"
-            )
-        if fields and tuple(own["eta"].shape) != (len(self.labels),):
-            raise ValueError(f"Invalid state_dict: {own['eta'].shape[0]} step sizes (expected {len(self.labels)})")
+        steps = own.pop("steps", None)
+        if not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"Invalid state_dict: steps of the summary are {steps!r} (expected an int >= 0)")
+        if own:
+            self.rule.check_state(own, len(self.labels))
         super().load_state_dict({name: value for name, value in state_dict.items() if name != "summary"})
-        self.steps = own.pop("steps")
-        self.sizes = StepSizeState(**{name: x.clone() for name, x in own.items()}) if fields else None
+        self.steps = steps
+        self.sizes = StepSizeState(**{name: x.clone() for name, x in own.items()}) if own else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch's own leaves out what it does not know; for copies and pickles
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in _OWN}}
