@@ -229,7 +229,8 @@ def as_keras_does() -> dict[str, Any]:
     weights = model.trainable_variables
     trainer = inna_keras.NewtonSummary(model, "mse", inna_core.INNA())
     others = [ops.convert_to_tensor(v) for v in model.non_trainable_variables]
-    values, moves = [ops.convert_to_tensor(v) for v in weights], [ops.ones_like(v) for v in weights]
+    values = [ops.convert_to_tensor(v) for v in weights]
+    moves = [ops.ones_like(v) for v in values]
     found = trainer._derivatives(values, moves, others, x, y)
     bare = inna_keras.summary(lambda: ops.mean((model(x) - y) ** 2), model, moves)
     model.compile(loss="mse")
@@ -239,7 +240,8 @@ def as_keras_does() -> dict[str, Any]:
     # dropout draws another mask after each step
     dropping = keras.Sequential([keras.Input((4,)), layers.Dropout(0.5), layers.Dense(3)])
     other = inna_keras.NewtonSummary(dropping, keras.losses.MeanSquaredError(), inna_core.INNA(), damping=0.0)
-    values, moves = ([f(v) for v in other.variables] for f in (ops.convert_to_tensor, ops.ones_like))
+    values = [ops.convert_to_tensor(v) for v in other.variables]
+    moves = [ops.ones_like(v) for v in values]
     slopes = []
     for _ in range(3):
         now = [ops.convert_to_tensor(v) for v in dropping.non_trainable_variables]
