@@ -234,7 +234,8 @@ def as_keras_does() -> dict[str, Any]:
     found = trainer._derivatives(values, moves, others, x, y)
     bare = inna_keras.summary(lambda: ops.mean((model(x) - y) ** 2), model, moves)
     model.compile(loss="mse")
-    in_keras = float(model.evaluate(x, y, verbose=0))
+    evaluate: Any = model.evaluate
+    in_keras = float(evaluate(x, y, verbose=0))
     loss = trainer.step(x, y, x, y)
 
     # dropout draws another mask after each step

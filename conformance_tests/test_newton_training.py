@@ -330,7 +330,8 @@ def test_torch_states_of_other_settings_are_refused_before_anything_changes() ->
     model, loss = torch_model()
     optimizer = inna_torch.NewtonSummary(model.parameters(), loss, INNA())
     torch_steps(optimizer, loss, 2)
-    for options in ({"window": 3, "average": 0.0}, {"groups": "one"}):
+    settings: list[dict[str, Any]] = [{"window": 3, "average": 0.0}, {"groups": "one"}]
+    for options in settings:
         other = inna_torch.NewtonSummary(model.parameters(), loss, INNA(), **options)
         with pytest.raises(ValueError, match="Invalid state: step sizes of shapes"):
             other.load_state_dict(optimizer.state_dict())
