@@ -37,8 +37,8 @@ from array_api_compat import array_namespace
 
 from inna_core._checks import as_array, check_parameter, check_update, checked_count, checked_number
 from inna_core.algorithm import Array, Namespace, Scalar
+from inna_core.newton_solver import Loop
 from inna_core.newton_summary import (
-    Loop,
     NewtonStatus,
     NewtonStepSizes,
     Solver,
