@@ -10,13 +10,15 @@ eta_s of the group s, is
 Every `period` steps, and at each of the first `period` steps, while the direction grows, eta is refreshed, on a batch
 of its own:
 
-    summary (g, H, T) -> averages of (g, H, T) -> step sizes eta*, none negative
+    summary (g, H, T) -> averages of (g, H, T)
+            -> eta* = (1 - p) (step sizes, none negative) + p (step sizes in fixed proportions)
             -> eta <- a eta + (1 - a) eta*, at first eta*
             -> no more than `rise` times the last positive eta; a group's first positive one times `start`      (2)
 
 | symbol   | meaning                                                            | name in code            |
 |----------|--------------------------------------------------------------------|-------------------------|
 | lambda_1 | fraction of the model's step that is taken                         | ``damping``, lr         |
+| p        | share of the proportions in which no descending group stands still | ``share``               |
 | a        | weight of the past in the step sizes                               | ``smoothing``           |
 | c        | cap on the time step of INNA's velocity, in units of beta          | ``velocity_cap``        |
 

@@ -216,7 +216,7 @@ def newton_summary(
         ... def step(params, state):
         ...     updates, state = optimizer.update(jax.grad(loss)(params), state, params, value_fn=loss)
         ...     return optax.apply_updates(params, updates), state
-        >>> for _ in range(50):
+        >>> for _ in range(80):
         ...     params, state = step(params, state)
         >>> bool(loss(params) < 1e-2)
         True
