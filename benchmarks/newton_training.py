@@ -149,11 +149,11 @@ def mean_loss(outcomes: list[Outcome]) -> float:
     return mean if math.isfinite(mean) else math.inf
 
 
-def best_of(row: Row, data: Data, seeds: int, epochs: int, options: dict[str, Any]) -> tuple[str, list[Outcome]]:
+def best_of(row: Row, data: Data, seeds: range, epochs: int, options: dict[str, Any]) -> tuple[str, list[Outcome]]:
     """Return the tuned learning rate, if there is one, and the outcomes of all seeds."""
     if not row.grid:
-        return "", [train(row, data, seed, epochs, None, options) for seed in range(seeds)]
-    tried = {lr: [train(row, data, seed, epochs, lr, {}) for seed in range(seeds)] for lr in row.grid}
+        return "", [train(row, data, seed, epochs, None, options) for seed in seeds]
+    tried = {lr: [train(row, data, seed, epochs, lr, {}) for seed in seeds] for lr in row.grid}
     lr = min(tried, key=lambda lr: mean_loss(tried[lr]))
     return f"lr {lr:g} of {len(tried)}, cosine", tried[lr]
 
@@ -170,11 +170,15 @@ def parsed(text: str) -> tuple[str, Any]:
         return name, value == "True" if value in ("True", "False") else value
 
 
-def write(path: str, outcomes: list[Outcome]) -> None:
+def seeds(text: str) -> range:
+    return range(*map(int, text.split(":")))
+
+
+def write(path: str, outcomes: list[Outcome], first: int) -> None:
     """Write the step sizes of all seeds as rows of a CSV file, for benchmarks/newton_plot.py."""
     with open(path, "w", encoding="utf-8") as file:
         print("seed,step,group,step_size,status", file=file)
-        for seed, outcome in enumerate(outcomes):
+        for seed, outcome in enumerate(outcomes, first):
             for record in outcome.records:
                 for group, size in record.step_sizes.items():
                     print(f"{seed},{record.step},{group},{size:.9g},{record.status.name}", file=file)
@@ -184,7 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=("digits", "mnist"))
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=seeds, default=range(3), help="a number of seeds, or FIRST:STOP (default: 3)")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--set", action="append", default=[], type=parsed, metavar="NAME=VALUE", dest="options")
     parser.add_argument("--log", help="write the step sizes of the last row to this CSV file")
@@ -203,7 +207,7 @@ def main() -> None:
         shown = ", ".join([settings] * bool(settings) + [f"{k} = {v}" for k, v in arguments.options] * (not settings))
         print(f"| {name} | {losses} | {accuracies} | {seconds:.1f} | {counted} | {shown} |", flush=True)
         if arguments.log:
-            write(arguments.log, outcomes)
+            write(arguments.log, outcomes, arguments.seeds.start)
 
 
 if __name__ == "__main__":

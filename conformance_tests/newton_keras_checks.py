@@ -1,5 +1,6 @@
 """Checks of `inna_keras`' summaries and training; imported only where a Keras backend has been chosen."""
 
+import inspect
 from typing import Any
 
 import keras
@@ -207,6 +208,69 @@ def with_callbacks() -> dict[str, Any]:
         "logged": [logs["loss"] for _, logs in epochs],
         "scheduled": trainer.damping,
         "names": sorted(first),
+    }
+
+
+def message(call: Any) -> str:
+    try:
+        call()
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return "nothing was refused"
+
+
+def as_keras_does() -> dict[str, Any]:
+    """Return what `NewtonSummary` makes of a model's own losses, of dropout, of names, and of bad arguments."""
+    rng = np.random.default_rng(0)
+    x, y = ops.convert_to_tensor(rng.normal(0, 1, (16, 4))), ops.convert_to_tensor(rng.normal(0, 1, (16, 3)))
+
+    # lambda |W|^2 with a large lambda: the loss, its gradient 2 lambda W and its curvature are known
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, kernel_regularizer=keras.regularizers.L2(100.0))])
+    weights = model.trainable_variables
+    trainer = inna_keras.NewtonSummary(model, "mse", inna_core.INNA())
+    others = [ops.convert_to_tensor(v) for v in model.non_trainable_variables]
+    values = [ops.convert_to_tensor(v) for v in weights]
+    moves = [ops.ones_like(v) for v in values]
+    found = trainer._derivatives(values, moves, others, x, y)
+    bare = inna_keras.summary(lambda: ops.mean((model(x) - y) ** 2), model, moves)
+    model.compile(loss="mse")
+    evaluate: Any = model.evaluate
+    in_keras = float(evaluate(x, y, verbose=0))
+    loss = trainer.step(x, y, x, y)
+
+    # dropout draws another mask after each step
+    dropping = keras.Sequential([keras.Input((4,)), layers.Dropout(0.5), layers.Dense(3)])
+    other = inna_keras.NewtonSummary(dropping, keras.losses.MeanSquaredError(), inna_core.INNA(), damping=0.0)
+    values = [ops.convert_to_tensor(v) for v in other.variables]
+    moves = [ops.ones_like(v) for v in values]
+    slopes = []
+    for _ in range(3):
+        now = [ops.convert_to_tensor(v) for v in dropping.non_trainable_variables]
+        slopes.append(float(ops.convert_to_numpy(other._derivatives(values, moves, now, x, y).gradient)[0]))
+        other.step(x, y, x, y)
+
+    before = other.state_dict()
+    wider = inna_keras.NewtonSummary(dropping, "mse", inna_core.INNA(), window=2, average=0.0)
+    states = [message(lambda: wider.load_state_dict(before)), message(lambda: wider.load_state_dict({}))]
+    good: dict[str, Any] = {"x": x, "y": y, "verbose": 0}
+    bad = {"y": y[:7], "x": [1.0], "batch_size": 0, "epochs": 1.5, "summary_size": 0}
+    refusals = {
+        name: message(lambda name=name, value=value: other.fit(**{**good, name: value})) for name, value in bad.items()
+    }
+    for name, value in (("algorithm", inna_core.INNA), ("period", 0)):
+        options: dict[str, Any] = {name: value}
+        refusals[name] = message(lambda options=options: inna_keras.NewtonSummary(model, "mse", **options))
+    parameters = inspect.signature(inna_keras.NewtonSummary).parameters
+    return {
+        "loss": loss,
+        "keras": in_keras,
+        "curvature": float(ops.convert_to_numpy(found.hessian)[0, 0]),
+        "own curvature": float(ops.convert_to_numpy(bare.hessian)[0, 0]) + 2 * 100.0 * 12,
+        "masks differ": len(set(slopes)) == 3,
+        "signature": {name: parameters[name].default for name in inna_core.StepSizes.__dataclass_fields__},
+        "refusals": refusals,
+        "states": states,
+        "kept": wider.steps == 0 and wider.sizes is None and other.steps == 3,
     }
 
 

@@ -298,6 +298,19 @@ def test_a_parameter_that_torch_functions_do_not_see_is_refused() -> None:
     assert [float(found.gradient[0]), float(found.hessian[0, 0]), float(found.third[0])] == [8.0, 8.0, 0.0]
 
 
+def test_a_compiled_model_is_run_as_it_was_written() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from inna_torch import summary
+
+    net, _, params, direction = torch_net("Linear")
+    compiled = torch.compile(net, backend="eager")
+    x = torch.randn(4, 6, dtype=torch.float64)
+    compiled(x).sum().backward()
+    found, want = (summary(lambda f=f: f(x).square().mean(), params, direction) for f in (compiled, net))
+    assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True))
+    assert float(want.gradient.abs().min()) > 0
+
+
 def test_a_summary_changes_nothing() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from inna_torch import summary
@@ -386,6 +399,7 @@ def test_a_coarser_partition_sums_the_finer(groups: Any) -> None:
         ({"direction": []}, ValueError, "Invalid direction: 0 tensors (expected 2"),
         ({"direction": [0, 1]}, ValueError, "Invalid direction: shape"),
         ({"loss_fn": lambda: 1.0}, ValueError, "Invalid loss_fn: it returned 1.0"),
+        ({"loss_fn": "detached"}, ValueError, "Invalid loss_fn: its loss has no gradient"),
         ({"params_or_groups": ["a"]}, TypeError, "Invalid params_or_groups"),
     ],
 )
@@ -396,6 +410,8 @@ def test_torch_refusals(changes: dict[str, Any], error: type[Exception], message
     net = torch.nn.Linear(2, 3)
     params = list(net.parameters())
     good = {"loss_fn": lambda: net(torch.ones(1, 2)).sum(), "params_or_groups": params, "direction": params}
+    if changes.get("loss_fn") == "detached":
+        changes = {"loss_fn": lambda: net(torch.ones(1, 2)).sum().detach()}
     if changes.get("direction") == [0, 1]:
         changes = {"direction": [params[1], params[0]]}
     with pytest.raises(error) as caught:

@@ -2,16 +2,18 @@
 
 import copy
 import importlib.util
+import inspect
 import io
-from dataclasses import replace
-from typing import Any
+import pickle
+from dataclasses import fields, replace
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
 from conformance_tests.newton_networks import problem
 from inna_core import INNA, INNAprop, Momentum, NewtonStatus, StepSizes, Summary, newton_step_sizes
-from inna_core.newton_loop import direction, next_state
+from inna_core.newton_loop import DAMPING, StepSizeSettings, direction, next_state
 from inna_core.newton_summary import partition
 
 ALGORITHMS = {"Momentum": Momentum(), "INNA": INNA(), "INNAprop": INNAprop(0.5, 0.1)}
@@ -49,7 +51,7 @@ def run(rule: StepSizes, series: list[tuple[float, float, float]]) -> tuple[list
 
 
 def test_each_summary_on_its_own() -> None:
-    rule = StepSizes(average=0.0, smoothing=0.0, rise=float("inf"), clip=False)
+    rule = StepSizes(average=0.0, start=1.0, share=0.0, rise=float("inf"), clip=False)
     kept, used = run(rule, SERIES)
     want = [eta_of(*row) for row in SERIES]
     assert np.allclose(kept, want, rtol=1e-14)
@@ -60,7 +62,7 @@ def test_each_summary_on_its_own() -> None:
 
 
 def test_smoothing_starts_from_the_first() -> None:
-    kept, _ = run(StepSizes(average=0.0, smoothing=0.25, rise=float("inf"), clip=False), SERIES)
+    kept, _ = run(StepSizes(average=0.0, smoothing=0.25, start=1.0, rise=float("inf"), clip=False), SERIES)
     want = [eta_of(*SERIES[0])]
     for row in SERIES[1:]:
         want.append(0.25 * want[-1] + 0.75 * eta_of(*row))
@@ -68,28 +70,58 @@ def test_smoothing_starts_from_the_first() -> None:
 
 
 def test_moving_average_and_window() -> None:
-    kept, _ = run(StepSizes(average=0.75, smoothing=0.0, rise=float("inf")), SERIES)
+    kept, _ = run(StepSizes(average=0.75, start=1.0, rise=float("inf")), SERIES)
     mean, want = np.asarray(SERIES[0]), []
     for row in SERIES:
         mean = 0.75 * mean + 0.25 * np.asarray(row)
         want.append(eta_of(*mean))
     assert np.allclose(kept, want, rtol=1e-13)
 
-    kept, _ = run(StepSizes(average=0.0, window=3, smoothing=0.0, rise=float("inf")), SERIES)
+    kept, _ = run(StepSizes(average=0.0, window=3, start=1.0, rise=float("inf")), SERIES)
     want = [eta_of(*np.mean(SERIES[max(0, k - 2) : k + 1], axis=0)) for k in range(len(SERIES))]
     assert np.allclose(kept, want, rtol=1e-13)
 
 
 def test_warm_up_takes_no_steps() -> None:
-    kept, _ = run(StepSizes(average=0.0, window=3, warmup=2, smoothing=0.9, rise=float("inf")), SERIES)
+    kept, _ = run(StepSizes(average=0.0, window=3, warmup=2, smoothing=0.9, start=1.0, rise=float("inf")), SERIES)
     assert kept[:2] == [0.0, 0.0]
     assert np.allclose(kept[2], eta_of(*np.mean(SERIES[:3], axis=0)), rtol=1e-13)
 
 
 def test_step_sizes_rise_slowly() -> None:
     series = [(1.0, 1.0, 0.0), (-1.0, 1.0, 0.0), (1.0, 1e-6, 0.0), (1.0, 1e-6, 0.0), (1.0, 0.5, 0.0)]
-    kept, _ = run(StepSizes(average=0.0, smoothing=0.0, rise=1.5, clip=False), series)
+    kept, _ = run(StepSizes(average=0.0, start=1.0, rise=1.5, clip=False), series)
     assert np.allclose(kept, [1.0, -1.0, 1.5, 2.25, 2.0], rtol=1e-14)
+
+
+def test_step_sizes_begin_small() -> None:
+    """A fraction of the first positive step size, whenever that comes, and from there as far as the rise allows."""
+    series = [(-1.0, 1.0, 0.0), (1.0, 1.0, 0.0), (1.0, 1.0, 0.0), (1.0, 0.5, 0.0), (1.0, 10.0, 0.0)]
+    kept, _ = run(StepSizes(average=0.0, start=0.25, rise=3.0), series)
+    assert np.allclose(kept, [0.0, 0.25, 0.75, 2.0, 0.1], rtol=1e-14)
+
+
+def test_a_share_goes_to_every_group_that_descends() -> None:
+    """H couples two groups so that the second would step backward; hand-computed in the core's docstrings."""
+    along = Summary(np.asarray([1.0, 1.0]), np.asarray([[1.0, 1.5], [1.5, 3.0]]), np.zeros(2))
+    for share in (0.0, 0.25, 1.0):
+        rule = StepSizes(share=share, start=1.0)
+        eta = rule.step_sizes(rule.update(along, rule.init(along)))
+        assert np.allclose(eta, [1 - share + share * 4 / 7, share * 4 / 21], rtol=1e-14)
+
+
+def test_every_group_of_a_network_trains() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    import inna_torch
+
+    model, loss = torch_model()
+    start = [p.detach().clone() for p in model.parameters()]
+    records: list[Any] = []
+    optimizer = inna_torch.NewtonSummary(model.parameters(), loss, INNA(), on_refresh=records.append)
+    torch_steps(optimizer, loss, 40)
+    assert not any(torch.equal(a, p) for a, p in zip(start, model.parameters(), strict=True))
+    moving = np.mean([[size > 0 for size in record.step_sizes.values()] for record in records], axis=0)
+    assert np.all(moving > 0.5)
 
 
 def test_a_summary_that_is_not_finite_changes_nothing_but_the_status() -> None:
@@ -105,7 +137,15 @@ def test_a_summary_that_is_not_finite_changes_nothing_but_the_status() -> None:
     [
         *((name, value, ValueError) for name in ("average", "smoothing") for value in (-0.1, 1.0, float("nan"))),
         *((name, -1.0, ValueError) for name in ("damping_int", "third_floor", "rise")),
+        *((name, 1.5, ValueError) for name in ("start", "share")),
+        ("start", 0.0, ValueError),
+        ("share", -0.1, ValueError),
+        ("share", "all", TypeError),
         ("rise", 0.0, ValueError),
+        ("period", 0, ValueError),
+        ("period", 2.5, TypeError),
+        ("order", 4, ValueError),
+        ("velocity_cap", 0.0, ValueError),
         ("window", 0, ValueError),
         ("window", 2, ValueError),
         ("window", 1.5, TypeError),
@@ -279,9 +319,71 @@ def test_torch_refusals_change_nothing() -> None:
     with pytest.raises(ValueError, match="Invalid param_group"):
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]})
     for broken in ({}, {"summary": {"steps": 1, "eta": 2}}):
-        with pytest.raises(ValueError, match="Invalid state_dict"):
+        with pytest.raises(ValueError, match="Invalid state"):
             optimizer.load_state_dict({**{k: v for k, v in optimizer.state_dict().items() if k != "summary"}, **broken})
 
+
+def test_torch_states_of_other_settings_are_refused_before_anything_changes() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    import inna_torch
+
+    model, loss = torch_model()
+    optimizer = inna_torch.NewtonSummary(model.parameters(), loss, INNA())
+    torch_steps(optimizer, loss, 2)
+    settings: list[dict[str, Any]] = [{"window": 3, "average": 0.0}, {"groups": "one"}]
+    for options in settings:
+        other = inna_torch.NewtonSummary(model.parameters(), loss, INNA(), **options)
+        with pytest.raises(ValueError, match="Invalid state: step sizes of shapes"):
+            other.load_state_dict(optimizer.state_dict())
+        assert other.steps == 0
+        assert other.sizes is None
+        assert not other.state
+
+
+def test_torch_copies_go_on_like_the_original() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    import inna_torch
+
+    def loss_of(model: Any) -> Any:
+        _, _, x, y = problem("mlp")
+        return lambda: (model(torch.tensor(x)) - torch.tensor(y)).square().mean()
+
+    model = torch_model()[0]
+    optimizer = inna_torch.NewtonSummary(model.parameters(), None, INNA(), period=3)
+
+    def go_on(model: Any, optimizer: Any) -> list[Any]:
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss_of(model)().backward()
+            optimizer.step(summary_loss=loss_of(model))
+        return [p.detach() for p in model.parameters()]
+
+    go_on(model, optimizer)
+    copies = [copy.deepcopy((model, optimizer)), pickle.loads(pickle.dumps((model, optimizer)))]
+    want = go_on(model, optimizer)
+    for pair in copies:
+        assert all(torch.equal(a, b) for a, b in zip(want, go_on(*pair), strict=True))
+
+
+# --- arguments of all hosts
+
+
+def torch_constructor(*args: Any, **options: Any) -> Any:
+    pytest.importorskip("torch", reason="torch is not installed")
+    import inna_torch
+
+    model, loss = torch_model()
+    return inna_torch.NewtonSummary(model.parameters(), loss, *args, **options)
+
+
+def optax_constructor(*args: Any, **options: Any) -> Any:
+    skip_without("jax", "optax")
+    import inna_optax
+
+    return inna_optax.newton_summary(*args, **options)
+
+
+CONSTRUCTORS = {"torch": torch_constructor, "optax": optax_constructor}
 
 CONSTRUCTOR_REFUSALS = [
     ("damping", -0.1, ValueError),
@@ -291,20 +393,36 @@ CONSTRUCTOR_REFUSALS = [
     ("period", 0, ValueError),
     ("order", 4, ValueError),
     ("smoothing", 1.0, ValueError),
+    ("algorithm", INNA, TypeError),
+    ("algorithm", "INNA", TypeError),
 ]
 
 
 @pytest.mark.parametrize(("argument", "value", "error"), CONSTRUCTOR_REFUSALS)
-def test_constructors_refuse(argument: str, value: Any, error: type[Exception]) -> None:
-    skip_without("torch", "optax")
-    import inna_optax
-    import inna_torch
+@pytest.mark.parametrize("host", CONSTRUCTORS)
+def test_constructors_refuse(host: str, argument: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"Invalid {argument}: "):
+        CONSTRUCTORS[host](**{argument: value})
 
-    with pytest.raises(error, match=f"Invalid {argument}: "):
-        inna_optax.newton_summary(**{argument: value})
-    model, loss = torch_model()
-    with pytest.raises(error, match=f"Invalid {argument}: "):
-        inna_torch.NewtonSummary(model.parameters(), loss, **{argument: value})
+
+def shown_by_torch() -> Any:
+    return pytest.importorskip("inna_torch", reason="torch is not installed").NewtonSummary
+
+
+def shown_by_optax() -> Any:
+    return pytest.importorskip("inna_optax", reason="optax is not installed").newton_summary
+
+
+@pytest.mark.parametrize("shown", [shown_by_torch, shown_by_optax])
+def test_signatures_show_the_settings_and_their_defaults(shown: Any) -> None:
+    """For `help` and editors; the typed keywords, for type checkers, are the same."""
+    parameters = inspect.signature(shown()).parameters
+    defaults = {field.name: field.default for field in fields(StepSizes)}
+    assert {name: parameters[name].default for name in defaults} == defaults
+    assert parameters["damping"].default == DAMPING
+    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    hints = get_type_hints(StepSizes)
+    assert get_type_hints(StepSizeSettings) == {name: hints[name] for name in defaults}
 
 
 # --- optax
@@ -349,14 +467,14 @@ def test_optax_trains_without_a_learning_rate_and_as_torch_does() -> None:
     import inna_torch
     from conformance_tests.test_newton_derivatives import torch_loss
 
-    params, state, losses = jax_run("INNA", 30, average=0.5)
+    params, state, losses = jax_run("INNA", 42, average=0.5)
     assert losses[-1] < losses[0] / 10
-    assert int(state.step) == 30
+    assert int(state.step) == 42
     weights, _, x, y = problem("mlp")
     tensors = [torch.tensor(w, requires_grad=True) for w in weights]
     loss = torch_loss("mlp", x, y)
     optimizer = inna_torch.NewtonSummary(tensors, lambda: loss(tensors), INNA(), period=3, average=0.5)
-    torch_losses = torch_steps(optimizer, lambda: loss(tensors), 30)
+    torch_losses = torch_steps(optimizer, lambda: loss(tensors), 42)
     assert np.allclose(losses, torch_losses, rtol=1e-9)
     assert all(np.allclose(a, b.detach(), rtol=0, atol=1e-9) for a, b in zip(params, tensors, strict=True))
 
@@ -377,6 +495,61 @@ def test_optax_damping_may_be_a_schedule() -> None:
     params, state, _ = jax_run("Momentum", 3, damping=lambda step: 0.0 * step)
     assert all(np.array_equal(a, b) for a, b in zip(params, start, strict=True))
     assert np.any(np.asarray(state.sizes.eta) > 0)
+
+
+def test_optax_in_float32_solves_in_float64() -> None:
+    """With JAX as it is by default, without x64: the step sizes are those of the rounded summary in NumPy."""
+    skip_without("jax", "optax")
+    import jax
+    import jax.numpy as jnp
+
+    import inna_optax
+
+    with jax.enable_x64(False):
+        params = {"w": jnp.asarray([1.0, -2.0]), "b": jnp.asarray(0.5)}
+
+        def loss(p: Any) -> Any:
+            return jnp.sum(jnp.cosh(p["w"])) + p["b"] ** 4 + p["b"] * p["w"][0]
+
+        optimizer = inna_optax.newton_summary(INNA())
+        grads = jax.grad(loss)(params)
+        _, state = jax.jit(lambda g, s, p: optimizer.update(g, s, p, value_fn=loss))(
+            grads, optimizer.init(params), params
+        )
+        found = inna_optax.summary(loss, params, jax.tree.map(lambda g: 0.1 * g, grads))
+        assert state.sizes.eta.dtype == found.gradient.dtype == jnp.float32
+        eta = np.asarray(state.sizes.eta)
+    rule, wide = StepSizes(), Summary(*(np.asarray(x, np.float64) for x in found))
+    assert np.allclose(eta, rule.step_sizes(rule.update(wide, rule.init(wide))), rtol=1e-6)
+
+
+def test_optax_in_a_chain_and_with_accumulated_gradients() -> None:
+    skip_without("jax", "optax")
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    import inna_optax
+
+    def loss(p: Any) -> Any:
+        return jnp.sum((p["w"] - 1.0) ** 2)
+
+    plain = inna_optax.newton_summary(INNA(), period=2)
+    ends = []
+    for optimizer, steps in ((plain, 4), (optax.MultiSteps(optax.chain(optax.identity(), plain), 2), 8)):
+
+        @jax.jit
+        def step(params: Any, state: Any, update: Any = optimizer.update) -> Any:
+            updates, state = update(jax.grad(loss)(params), state, params, value_fn=loss)
+            return optax.apply_updates(params, updates), state
+
+        params = {"w": jnp.zeros(3)}
+        state = optimizer.init(params)
+        for _ in range(steps):
+            params, state = step(params, state)
+        ends.append(np.asarray(params["w"]))
+    assert np.allclose(*ends, rtol=1e-6)
+    assert not np.any(ends[0] == 0)
 
 
 def test_optax_needs_the_loss() -> None:
@@ -427,3 +600,20 @@ def test_keras_callbacks_set_the_damping_and_stop(backend: str, workers: Any) ->
     assert found["scheduled"] == 0.25 * 0.15
     assert found["names"] == ["learning_rate", "loss"]
     assert "Invalid learning_rate: -1.0" in found["refused"]
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_keras_trainer_sees_the_model_as_keras_does(backend: str, workers: Any) -> None:
+    """Losses that the model adds, the present state of dropout, losses by name, settings, refusals."""
+    skip_without("keras", backend)
+    found = workers({"KERAS_BACKEND": backend}).call("conformance_tests.newton_keras_checks:as_keras_does")
+    assert np.isclose(found["loss"], found["keras"], rtol=1e-5)
+    assert found["keras"] > 10
+    # the regularizer adds 2 lambda for each weight to the curvature along a direction of ones
+    assert np.isclose(found["curvature"], found["own curvature"], rtol=1e-4)
+    assert found["masks differ"]
+    assert found["signature"] == {field.name: field.default for field in fields(StepSizes)}
+    for argument in ("algorithm", "period", "y", "x", "batch_size", "epochs", "summary_size"):
+        assert f"Invalid {argument}: " in found["refusals"][argument], argument
+    assert all("Invalid state: " in message for message in found["states"])
+    assert found["kept"]

@@ -53,6 +53,20 @@ def checked_choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
     return value
 
 
+def checked_count(name: str, value: Any, least: int) -> int:
+    """Return a hyperparameter that counts something.
+
+    Raises:
+        TypeError: if it is not an int.
+        ValueError: if it is less than the least allowed.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"Invalid {name}: {value!r} (expected an int >= {least})")
+    if value < least:
+        raise ValueError(f"Invalid {name}: {value!r} (expected an int >= {least})")
+    return value
+
+
 def is_real_floating(array: Any) -> bool:
     # By name, because bfloat16 lies outside the standard's `isdtype` and TensorFlow has no array namespace at all.
     # Eight bits and less are formats to store scaled numbers in, not to compute with.

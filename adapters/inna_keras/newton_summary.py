@@ -5,14 +5,24 @@ and the loss, makes the steps itself, and has a `fit` of its own. The equations 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 
-from inna_core._checks import checked_number, is_real_floating
+from inna_core._checks import checked_count, checked_number, is_real_floating
 from inna_core.algorithm import Algorithm
-from inna_core.newton_loop import Momentum, StepSizeRecord, StepSizes, StepSizeState, direction, next_state
-from inna_core.newton_summary import NewtonStatus, Summary, partition
+from inna_core.newton_loop import (
+    DAMPING,
+    StepSizeRecord,
+    StepSizes,
+    StepSizeSettings,
+    StepSizeState,
+    checked_algorithm,
+    direction,
+    next_state,
+    with_settings,
+)
+from inna_core.newton_summary import NewtonStatus, Summary, check_order, partition
 from inna_keras.newton_derivatives import compiled, derivatives, differentiable_layers, gradients
 
 ops: Any = keras.ops  # whose annotations know symbolic tensors alone
@@ -60,15 +70,18 @@ def summary(
     variables = trainable(variables)
     group_of, labels = partition_of(variables, groups)
     moves = list(direction)
-    if order not in (2, 3):
-        raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
+    check_order(order)
     if len(moves) != len(variables):
         raise ValueError(f"Invalid direction: {len(moves)} tensors (expected {len(variables)}, one a variable)")
     for u, v in zip(moves, variables, strict=True):
         if tuple(u.shape) != tuple(v.shape):
             raise ValueError(f"Invalid direction: shape {tuple(u.shape)} for {v.name} (expected {tuple(v.shape)})")
-    values = [ops.convert_to_tensor(v) for v in variables]
-    return _summary(loss_fn, variables, values, moves, group_of, len(labels), order)
+
+    def loss(moved: list[Any]) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, moved, strict=True))):
+            return loss_fn()
+
+    return _summary(loss, [ops.convert_to_tensor(v) for v in variables], moves, group_of, len(labels), order)
 
 
 def trainable(variables: Any) -> list[Any]:
@@ -86,20 +99,19 @@ def partition_of(variables: Sequence[Any], groups: Any) -> tuple[list[int], list
 
 
 def _summary(
-    loss_fn: Callable[[], Any],
-    variables: Sequence[Any],
+    loss: Callable[[list[Any]], Any],
     values: Sequence[Any],
     moves: Sequence[Any],
     group_of: Sequence[int],
     size: int,
     order: int,
 ) -> Summary:
-    dtype = "float64" if any("float64" in str(v.dtype) for v in variables) else "float32"
+    """Return the summary of a loss of the variables' values."""
+    dtype = "float64" if any("float64" in str(p.dtype) for p in values) else "float32"
 
     def phi(mu: list[Any]) -> Any:
         moved = [p + ops.cast(mu[s], p.dtype) * u for p, u, s in zip(values, moves, group_of, strict=True)]
-        with keras.StatelessScope(state_mapping=list(zip(variables, moved, strict=True))):
-            return ops.cast(loss_fn(), dtype)
+        return ops.cast(loss(moved), dtype)
 
     with differentiable_layers():
         return derivatives(phi, size, dtype, order)
@@ -114,16 +126,13 @@ class NewtonSummary:
 
     Args:
         model: built; its trainable variables are trained.
-        loss: maps targets and predictions to the loss, as `keras.losses` do; the mean over a batch counts.
+        loss: maps targets and predictions to the loss, as `keras.losses` do, or the name of one; the mean over a batch
+            counts. Regularizers and what layers add to the loss count as well.
         algorithm: makes the direction (default `inna_core.Momentum`, as in the paper).
         damping: lambda_1 >= 0 (default 0.3). An attribute, and what callbacks of `fit` see as the learning rate.
-        damping_int: lambda_int >= 0 (default 1).
-        period: steps between two summaries, >= 1 (default 10).
         groups: partition of the variables, see `inna_core.newton_summary.partition`.
-        average, window, warmup, smoothing, rise, clip, third_floor: see `inna_core.StepSizes`.
-        velocity_cap: largest time step of the algorithm's state, in units of its beta (default 0.5).
-        order: 3, or 2 for a model without third derivatives.
         on_refresh: called with a `inna_core.StepSizeRecord` after each refresh, for logs and plots.
+        **settings: keywords of `inna_core.StepSizes`: ``damping_int``, ``period``, ``order``, ``average`` and others.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -140,36 +149,23 @@ class NewtonSummary:
         2
     """
 
+    @with_settings
     def __init__(
         self,
         model: Any,
-        loss: Callable[[Any, Any], Any],
+        loss: Callable[[Any, Any], Any] | str,
         algorithm: Algorithm | None = None,
         *,
-        damping: float = 0.3,
-        damping_int: float = StepSizes.damping_int,
-        period: int = 10,
+        damping: float = DAMPING,
         groups: Any = "tensor",
-        average: float = StepSizes.average,
-        window: int = StepSizes.window,
-        warmup: int = StepSizes.warmup,
-        smoothing: float = StepSizes.smoothing,
-        rise: float = StepSizes.rise,
-        clip: bool = StepSizes.clip,
-        third_floor: float = StepSizes.third_floor,
-        velocity_cap: float = 0.5,
-        order: int = 3,
         on_refresh: Callable[[StepSizeRecord], Any] | None = None,
+        **settings: Unpack[StepSizeSettings],
     ) -> None:
         self.damping = checked_number("damping", damping)
-        self.velocity_cap = checked_number("velocity_cap", velocity_cap, positive=True)
-        if not isinstance(period, int) or isinstance(period, bool) or period < 1:
-            raise ValueError(f"Invalid period: {period!r} (expected an int >= 1)")
-        if order not in (2, 3):
-            raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
-        self.model, self.loss, self.period, self.order, self.on_refresh = model, loss, period, order, on_refresh
-        self.algorithm: Any = Momentum() if algorithm is None else algorithm
-        self.rule = StepSizes(damping_int, average, window, warmup, smoothing, rise, clip, third_floor)
+        self.algorithm: Any = checked_algorithm(algorithm)
+        self.rule = StepSizes(**settings)
+        self.loss: Any = keras.losses.get(loss)
+        self.model, self.on_refresh = model, on_refresh
         self.variables = trainable(model)
         self.group_of, self.labels = partition_of(self.variables, groups)
         self.steps = 0
@@ -177,24 +173,18 @@ class NewtonSummary:
         self.states = [self.algorithm.init(ops.convert_to_tensor(v), ops) for v in self.variables]
         self._gradients, self._derivatives = compiled(self._loss_gradients), compiled(self._loss_derivatives)
 
-    def _value(self, x: Any, y: Any) -> Any:
-        return ops.mean(self.loss(y, self.model(x, training=True)))
+    def _loss(self, values: list[Any], others: list[Any], x: Any, y: Any) -> tuple[Any, list[Any]]:
+        """Return the loss and what the model adds to it, and the new values of the variables that are not trained."""
+        predicted, others, added = self.model.stateless_call(values, others, x, training=True, return_losses=True)
+        loss = ops.mean(self.loss(y, predicted))
+        return loss + sum(ops.cast(ops.sum(extra), loss.dtype) for extra in added), others
 
     def _loss_gradients(self, values: list[Any], others: list[Any], x: Any, y: Any) -> Any:
-        """Return the gradients, the loss, and the new values of the variables that are not trained."""
-
-        def value(moved: list[Any]) -> tuple[Any, list[Any]]:
-            pairs = [*zip(self.variables, moved, strict=True), *zip(self._others(), others, strict=True)]
-            with keras.StatelessScope(state_mapping=pairs) as scope:
-                loss = self._value(x, y)
-            return loss, [scope.get_current_value(v) for v in self._others()]
-
-        return gradients(value, values)
+        return gradients(lambda moved: self._loss(moved, others, x, y), values)
 
     def _loss_derivatives(self, values: list[Any], moves: list[Any], others: list[Any], x: Any, y: Any) -> Summary:
-        with keras.StatelessScope(state_mapping=list(zip(self._others(), others, strict=True))):
-            size = len(self.labels)
-            return _summary(lambda: self._value(x, y), self.variables, values, moves, self.group_of, size, self.order)
+        size, order = len(self.labels), self.rule.order
+        return _summary(lambda moved: self._loss(moved, others, x, y)[0], values, moves, self.group_of, size, order)
 
     def _others(self) -> list[Any]:
         return list(self.model.non_trainable_variables)
@@ -208,8 +198,7 @@ class NewtonSummary:
 
     def due(self) -> bool:
         """Return whether the next step refreshes the step sizes."""
-        early = self.sizes is None or self.steps < self.period or int(self.sizes.refreshes) < self.rule.warmup
-        return early or self.steps % self.period == 0
+        return self.rule.due(self.steps, 0 if self.sizes is None else int(self.sizes.refreshes))
 
     def step(self, x: Any, y: Any, x_summary: Any = None, y_summary: Any = None) -> float:
         """Make one training step; returns the loss before it.
@@ -242,7 +231,7 @@ class NewtonSummary:
         new = []
         for v, p, g, u, state, s in zip(self.variables, values, grads, moves, self.states, self.group_of, strict=True):
             size = damping * eta[s]
-            new.append(next_state(self.algorithm, g, state, p, max(size, 0.0), self.velocity_cap, ops))
+            new.append(next_state(self.algorithm, g, state, p, max(size, 0.0), self.rule.velocity_cap, ops))
             v.assign(p - size * u)
         self.states = new
         for v, value in zip(self._others(), updated, strict=True):
@@ -291,8 +280,19 @@ class NewtonSummary:
 
         Returns:
             By name, one number an epoch: ``loss``, the mean over its steps, and whatever else the callbacks logged.
+
+        Raises:
+            TypeError: if x or y is not an array, or a number is not an int.
+            ValueError: if they have not the same number of samples, or a number is less than 1.
         """
+        for name, array in (("x", x), ("y", y)):
+            if not getattr(array, "shape", ()):
+                raise TypeError(f"Invalid {name}: {type(array).__name__} (expected an array, samples first)")
         n = int(x.shape[0])
+        if n == 0 or int(y.shape[0]) != n:
+            raise ValueError(f"Invalid y: {int(y.shape[0])} samples (expected as many as x has, {n}, and some)")
+        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("summary_size", summary_size)):
+            checked_count(name, value, 1)
         starts = range(0, max(n - batch_size + 1, 1), batch_size)
         generator = keras.random.SeedGenerator(seed)
         seen: Any = _SeenByCallbacks(self)
@@ -343,10 +343,16 @@ class NewtonSummary:
         Raises:
             ValueError: if it is of other variables or groups. Nothing has changed then.
         """
-        shapes = [tuple(tuple(x.shape) for x in own) for own in self.states]
-        saved = [tuple(tuple(x.shape) for x in slots.values()) for slots in state["algorithm"]]
-        if shapes != saved or (state["sizes"] and state["sizes"]["eta"].shape != (len(self.labels),)):
-            raise ValueError(f"Invalid state: shapes {saved} (expected {shapes} and {len(self.labels)} step sizes)")
+        if set(state) != {"steps", "damping", "sizes", "algorithm"}:
+            raise ValueError(f"Invalid state: {sorted(state)} (expected what state_dict returned)")
+        shapes = [{name: tuple(x.shape) for name, x in own._asdict().items()} for own in self.states]
+        saved = [{name: tuple(x.shape) for name, x in slots.items()} for slots in state["algorithm"]]
+        if shapes != saved:
+            raise ValueError(f"Invalid state: shapes {saved} (expected {shapes})")
+        checked_count("steps", state["steps"], 0)
+        checked_number("damping", state["damping"])
+        if state["sizes"]:
+            self.rule.check_state(state["sizes"], len(self.labels))
         self.states = [
             self.algorithm.state_type(**{name: ops.convert_to_tensor(x) for name, x in slots.items()})
             for slots in state["algorithm"]

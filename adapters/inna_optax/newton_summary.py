@@ -6,7 +6,7 @@ grow with S. The equations are in `inna_core.newton_summary`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,17 @@ import optax
 
 from inna_core._checks import checked_number
 from inna_core.algorithm import Algorithm
-from inna_core.newton_loop import Momentum, StepSizes, StepSizeState, direction, next_state
-from inna_core.newton_summary import Summary, partition
+from inna_core.newton_loop import (
+    DAMPING,
+    StepSizes,
+    StepSizeSettings,
+    StepSizeState,
+    checked_algorithm,
+    direction,
+    next_state,
+    with_settings,
+)
+from inna_core.newton_summary import Summary, check_order, partition
 
 UNROLLED = 32
 """Largest number of groups that are differentiated entry by entry: a program that grows with their square."""
@@ -56,8 +65,7 @@ def summary(
         >>> newton_step_sizes(*map(np.asarray, along), damping=1.0).eta.tolist()
         [0.5, 0.5]
     """
-    if order not in (2, 3):
-        raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
+    check_order(order)
     group_of, labels = partition_of(params, groups)
     leaves, treedef = jax.tree.flatten(params)
     if jax.tree.structure(direction) != treedef:
@@ -169,22 +177,13 @@ class NewtonSummaryState(NamedTuple):
     algorithm: dict[str, Any]
 
 
+@with_settings
 def newton_summary(
     algorithm: Algorithm | None = None,
     *,
-    damping: Any = 0.3,
-    damping_int: float = StepSizes.damping_int,
-    period: int = 10,
+    damping: Any = DAMPING,
     groups: Any = None,
-    average: float = StepSizes.average,
-    window: int = StepSizes.window,
-    warmup: int = StepSizes.warmup,
-    smoothing: float = StepSizes.smoothing,
-    rise: float = StepSizes.rise,
-    clip: bool = StepSizes.clip,
-    third_floor: float = StepSizes.third_floor,
-    velocity_cap: float = 0.5,
-    order: int = 3,
+    **settings: Unpack[StepSizeSettings],
 ) -> optax.GradientTransformationExtraArgs:
     """Return the optimizer without a learning rate: one step size per group from second and third derivatives.
 
@@ -196,12 +195,8 @@ def newton_summary(
     Args:
         algorithm: makes the direction (default `inna_core.Momentum`, as in the paper).
         damping: lambda_1 >= 0 (default 0.3); a float, a scalar array, or a schedule ``step -> damping``.
-        damping_int: lambda_int >= 0 (default 1).
-        period: steps between two summaries, >= 1 (default 10).
         groups: as in `summary`.
-        average, window, warmup, smoothing, rise, clip, third_floor: see `inna_core.StepSizes`.
-        velocity_cap: largest time step of the algorithm's state, in units of its beta (default 0.5).
-        order: 3, or 2 for a model without third derivatives.
+        **settings: keywords of `inna_core.StepSizes`: ``damping_int``, ``period``, ``order``, ``average`` and others.
 
     Returns:
         A `GradientTransformationExtraArgs`; its updates are added by `optax.apply_updates`.
@@ -221,21 +216,15 @@ def newton_summary(
         ... def step(params, state):
         ...     updates, state = optimizer.update(jax.grad(loss)(params), state, params, value_fn=loss)
         ...     return optax.apply_updates(params, updates), state
-        >>> for _ in range(50):
+        >>> for _ in range(80):
         ...     params, state = step(params, state)
         >>> bool(loss(params) < 1e-2)
         True
     """
-    algorithm = Momentum() if algorithm is None else algorithm
-    maker: Any = algorithm
+    maker: Any = checked_algorithm(algorithm)
+    rule = StepSizes(**settings)
     if not callable(damping):
         damping = checked_number("damping", damping)
-    velocity_cap = checked_number("velocity_cap", velocity_cap, positive=True)
-    if not isinstance(period, int) or isinstance(period, bool) or period < 1:
-        raise ValueError(f"Invalid period: {period!r} (expected an int >= 1)")
-    if order not in (2, 3):
-        raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
-    rule = StepSizes(damping_int, average, window, warmup, smoothing, rise, clip, third_floor)
     slots: tuple[str, ...] = maker.state_type._fields
 
     def init(params: Any) -> Any:
@@ -264,11 +253,10 @@ def newton_summary(
         moves = [direction(maker, g, m, p, jnp) for g, m, p in zip(grads, states, thetas, strict=True)]
 
         def refreshed(sizes: StepSizeState) -> StepSizeState:
-            found = summary(value_fn, params, treedef.unflatten(moves), groups, order=order)
+            found = summary(value_fn, params, treedef.unflatten(moves), groups, order=rule.order)
             return _in_double(rule, found, sizes)
 
-        # every step at first, while the direction is still growing
-        due = (state.step % period == 0) | (state.step < period) | (state.sizes.refreshes < warmup)
+        due = rule.due(state.step, state.sizes.refreshes)
         sizes = jax.lax.cond(due, refreshed, lambda sizes: sizes, state.sizes)
         eta = rule.step_sizes(sizes)
         fraction = damping(state.step) if callable(damping) else damping
@@ -277,7 +265,7 @@ def newton_summary(
         for g, m, p, u, s in zip(grads, states, thetas, moves, group_of, strict=True):
             step = (fraction * eta[s]).astype(p.dtype)
             deltas.append(-step * u)
-            new.append(next_state(maker, g, m, p, jnp.maximum(step, 0), velocity_cap, jnp))
+            new.append(next_state(maker, g, m, p, jnp.maximum(step, 0), rule.velocity_cap, jnp))
         stepped = {name: treedef.unflatten([getattr(m, name) for m in new]) for name in slots}
         return treedef.unflatten(deltas), NewtonSummaryState(
             jnp.asarray(optax.safe_increment(state.step)), sizes, stepped

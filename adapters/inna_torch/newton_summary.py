@@ -5,9 +5,11 @@ differentiated one by one, g_s with respect to mu_s, ..., mu_S only, and each gr
 the memory does not grow with S. The equations and the method are in `inna_core.newton_summary`.
 """
 
+import contextlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import array_api_compat.torch as xp
 import torch
@@ -16,8 +18,18 @@ from torch.optim import Optimizer
 
 from inna_core._checks import checked_number
 from inna_core.algorithm import Algorithm
-from inna_core.newton_loop import Momentum, StepSizeRecord, StepSizes, StepSizeState, direction, next_state
-from inna_core.newton_summary import NewtonStatus, Summary, partition
+from inna_core.newton_loop import (
+    DAMPING,
+    StepSizeRecord,
+    StepSizes,
+    StepSizeSettings,
+    StepSizeState,
+    checked_algorithm,
+    direction,
+    next_state,
+    with_settings,
+)
+from inna_core.newton_summary import NewtonStatus, Summary, check_order, partition
 from inna_torch.newton_derivatives import Pieces, Substituted
 
 Tensor = torch.Tensor
@@ -143,8 +155,7 @@ def derivatives(
     order: int = 3,
 ) -> Summary:
     """Return the summary of a loss; the arguments have been checked."""
-    if order not in (2, 3):
-        raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
+    check_order(order)
     size = max(group_of) + 1
     dtype = max((p.dtype for p in params), key=lambda d: torch.finfo(d).bits)
     dtype = torch.float32 if torch.finfo(dtype).bits < 32 else dtype
@@ -183,13 +194,18 @@ def _loss(
     pieces: Pieces | None,
 ) -> Tensor:
     closure = takes_nothing(loss_fn)
+    # a compiled model would be traced without regard to the mode below; dynamo is there if anything is compiled
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
     with (
+        eager,
         sdpa_kernel(SDPBackend.MATH),
         Substituted({id(p): q for p, q in zip(params, moved, strict=True)} if closure else {}, groups, pieces),
     ):
         loss = loss_fn() if closure else loss_fn(rebuild(moved))
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise ValueError(f"Invalid loss_fn: it returned {loss!r:.80} (expected a tensor with one element)")
+    if not loss.requires_grad:
+        raise ValueError("Invalid loss_fn: its loss has no gradient (expected one that depends on the parameters)")
     loss = loss.reshape(())
     leaves = [p for p in params if p.requires_grad and p.is_leaf]
     if loss.requires_grad and leaves:
@@ -210,6 +226,10 @@ def takes_nothing(function: Callable[..., Any]) -> bool:
     )
 
 
+_OWN = ("algorithm", "rule", "summary_loss", "on_refresh", "groups", "steps", "sizes", "group_of", "labels")
+"""Attributes of `NewtonSummary` beside those of every torch optimizer."""
+
+
 class NewtonSummary(Optimizer):
     """Trains without a learning rate: one step size per group, from the loss' second and third derivatives.
 
@@ -227,13 +247,9 @@ class NewtonSummary(Optimizer):
             calling ``backward``; may be left out here and passed to `step`.
         algorithm: makes the direction (default `inna_core.Momentum`, as in the paper).
         damping: lambda_1 >= 0 (default 0.3).
-        damping_int: lambda_int >= 0 (default 1).
-        period: steps between two summaries, >= 1 (default 10).
         groups: partition of the tensors, see `inna_core.newton_summary.partition`.
-        average, window, warmup, smoothing, rise, clip, third_floor: see `inna_core.StepSizes`.
-        velocity_cap: largest time step of the algorithm's state, in units of its beta (default 0.5).
-        order: 3, or 2 for a model without third derivatives.
         on_refresh: called with a `inna_core.StepSizeRecord` after each refresh, for logs and plots.
+        **settings: keywords of `inna_core.StepSizes`: ``damping_int``, ``period``, ``order``, ``average`` and others.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -255,36 +271,22 @@ class NewtonSummary(Optimizer):
         ['bias', 'weight']
     """
 
+    @with_settings
     def __init__(
         self,
         params: Any,
         summary_loss: Callable[[], Any] | None = None,
         algorithm: Algorithm | None = None,
         *,
-        damping: float = 0.3,
-        damping_int: float = StepSizes.damping_int,
-        period: int = 10,
+        damping: float = DAMPING,
         groups: Any = "tensor",
-        average: float = StepSizes.average,
-        window: int = StepSizes.window,
-        warmup: int = StepSizes.warmup,
-        smoothing: float = StepSizes.smoothing,
-        rise: float = StepSizes.rise,
-        clip: bool = StepSizes.clip,
-        third_floor: float = StepSizes.third_floor,
-        velocity_cap: float = 0.5,
-        order: int = 3,
         on_refresh: Callable[[StepSizeRecord], Any] | None = None,
+        **settings: Unpack[StepSizeSettings],
     ) -> None:
         checked_number("damping", damping)
-        self.velocity_cap = checked_number("velocity_cap", velocity_cap, positive=True)
-        if not isinstance(period, int) or isinstance(period, bool) or period < 1:
-            raise ValueError(f"Invalid period: {period!r} (expected an int >= 1)")
-        if order not in (2, 3):
-            raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
-        self.algorithm: Algorithm = Momentum() if algorithm is None else algorithm
-        self.rule = StepSizes(damping_int, average, window, warmup, smoothing, rise, clip, third_floor)
-        self.summary_loss, self.period, self.order, self.on_refresh = summary_loss, period, order, on_refresh
+        self.algorithm: Algorithm = checked_algorithm(algorithm)
+        self.rule = StepSizes(**settings)
+        self.summary_loss, self.on_refresh = summary_loss, on_refresh
         self.groups = groups
         self.steps = 0
         self.sizes: StepSizeState | None = None
@@ -353,17 +355,12 @@ class NewtonSummary(Optimizer):
             )
 
         sizes = self.sizes
-        due = (
-            sizes is None
-            or self.steps % self.period == 0
-            or self.steps < self.period
-            or int(sizes.refreshes) < self.rule.warmup
-        )
+        due = self.rule.due(self.steps, 0 if sizes is None else int(sizes.refreshes))
         if due:
             summary_loss = self.summary_loss if summary_loss is None else summary_loss
             if summary_loss is None:
                 raise ValueError("Invalid summary_loss: None (expected a closure, since a summary is due at this step)")
-            found = derivatives(summary_loss, params, directions, self.group_of, lambda new: new, self.order)
+            found = derivatives(summary_loss, params, directions, self.group_of, lambda new: new, self.rule.order)
             # S numbers: the solver is faster and more precise where float64 is at home
             found = Summary(*(x.to("cpu", torch.float64) for x in found))
             sizes = self.rule.update(found, self.rule.init(found) if sizes is None else sizes)
@@ -374,7 +371,7 @@ class NewtonSummary(Optimizer):
             if p.grad is None:
                 continue
             step = damping * eta[s]
-            state = next_state(algorithm, p.grad, state, p, max(step, 0.0), self.velocity_cap, xp)
+            state = next_state(algorithm, p.grad, state, p, max(step, 0.0), self.rule.velocity_cap, xp)
             p.sub_(step * u)
             self.state[p].update(state._asdict())
         self.sizes = sizes
@@ -397,13 +394,15 @@ class NewtonSummary(Optimizer):
             ValueError: if it has not the state of the step sizes, or of other groups.
         """
         own = dict(state_dict.get("summary", {}))
-        fields = set(StepSizeState._fields) if len(own) > 1 else set()
-        if set(own) != {"steps"} | fields:
-            raise ValueError(
-                f"Invalid state_dict: summary has {sorted(own)} (expected steps and the step sizes' state)"
-            )
-        if fields and tuple(own["eta"].shape) != (len(self.labels),):
-            raise ValueError(f"Invalid state_dict: {own['eta'].shape[0]} step sizes (expected {len(self.labels)})")
+        steps = own.pop("steps", None)
+        if not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"Invalid state_dict: steps of the summary are {steps!r} (expected an int >= 0)")
+        if own:
+            self.rule.check_state(own, len(self.labels))
         super().load_state_dict({name: value for name, value in state_dict.items() if name != "summary"})
-        self.steps = own.pop("steps")
-        self.sizes = StepSizeState(**{name: x.clone() for name, x in own.items()}) if fields else None
+        self.steps = steps
+        self.sizes = StepSizeState(**{name: x.clone() for name, x in own.items()}) if own else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch's own leaves out what it does not know; for copies and pickles
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in _OWN}}
