@@ -101,9 +101,12 @@ def test_torch_rounds_by_bits_as_it_casts(dtype: str) -> None:
     single = pytest.importorskip("inna_torch._single")
     narrow = getattr(torch, dtype)
     numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(narrow).float()
+    odd_ones = torch.tensor([2**31 - 1, -1, 0x7F800001], dtype=torch.int32).view(torch.float32)  # other NaNs
     numbers = torch.cat([numbers[numbers.isfinite()].unique(), torch.tensor([torch.inf, -torch.inf, torch.nan])])
     ties = (numbers[1:] / 2 + numbers[:-1] / 2).nan_to_num()
-    x = torch.cat([numbers, ties, *(torch.nextafter(ties, torch.tensor(to)) for to in (-torch.inf, torch.inf))])
+    x = torch.cat(
+        [odd_ones, numbers, ties, *(torch.nextafter(ties, torch.tensor(to)) for to in (-torch.inf, torch.inf))]
+    )
     assert len(x.unique()) > 2**17
     torch.testing.assert_close(
         single.rounded_by_bits(x, narrow), x.to(narrow).float(), rtol=0.0, atol=0.0, equal_nan=True

@@ -228,12 +228,20 @@ def test_a_state_from_before_these_flags_loads() -> None:
     set_gradients(params, 0)
     optimizer.step()
     old = copy.deepcopy(optimizer.state_dict())
-    for name in ("foreach", "fused", "capturable", "differentiable"):
+    for name in ("foreach", "fused", "compiled", "capturable", "differentiable"):
         del old["param_groups"][0][name]
     optimizer.load_state_dict(old)
     set_gradients(params, 1)
     optimizer.step()
     assert optimizer.param_groups[0]["differentiable"] is False
+
+
+def test_flags_that_saved_groups_do_not_know_do_not_contradict_theirs() -> None:
+    old = inna_torch.INNA(parameters(), fused=True).state_dict()
+    del old["param_groups"][0]["compiled"]
+    optimizer = inna_torch.INNA(parameters(), compiled=True)
+    optimizer.load_state_dict(old)
+    assert (optimizer.param_groups[0]["fused"], optimizer.param_groups[0]["compiled"]) == (True, False)
 
 
 # Autograd and compilation

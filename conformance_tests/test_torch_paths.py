@@ -190,7 +190,7 @@ def graphs() -> int:
 def test_one_graph_serves_all_lengths_and_numbers(optimizer: Any) -> None:
     """Whatever the shapes, their number, and the hyperparameters."""
     torch._dynamo.reset()
-    _single.compiled_step.cache_clear()
+    _single.compiled_loop.cache_clear()
     started = graphs()
     for shapes in (((20_000,),), ((2,), (7, 3), (40_000,), (130, 3, 50)), ((2, 2, 2, 2),)):
         ours, plain = (parameters(torch.float32, shapes) for _ in range(2))
@@ -222,7 +222,7 @@ TAKES_COMPILED: dict[str, tuple[Any, dict[str, Any], str, int, bool]] = {
 def test_compiled_code_is_taken_where_it_pays(row: str) -> None:
     optimizer, flags, dtype, length, takes = TAKES_COMPILED[row]
     torch._dynamo.reset()
-    _single.compiled_step.cache_clear()
+    _single.compiled_loop.cache_clear()
     params, started = parameters(getattr(torch, dtype), ((length,),)), graphs()
     instance = optimizer(params, compiled=True, **flags)
     for k in range(3):
@@ -235,7 +235,7 @@ def test_without_a_compiler_nothing_changes(monkeypatch: Any) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError("no compiler")
 
-    _single.compiled_step.cache_clear()
+    _single.compiled_loop.cache_clear()
     monkeypatch.setattr(torch, "compile", fail)
     params = parameters()
     instance = inna_torch.INNA(
@@ -269,6 +269,36 @@ def test_the_plain_path_takes_large_tensors_in_pieces(optimizer: Any, dtype: str
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6 if dtype == "float32" else 0.0)
         for name, x in a.state[p].items():
             torch.testing.assert_close(x, b.state[q][name], rtol=1e-6, atol=1e-6)
+
+
+@COMPILES
+def test_a_step_that_must_be_compiled_anew_and_cannot_changes_nothing() -> None:
+    params = parameters()
+    instance = inna_torch.INNA(
+        [{"params": params[:2]}, {"params": params[2:], "compiled": True}], lr=0.05, foreach=False
+    )
+    set_gradients(params, 0)
+    instance.step()
+    before = [p.detach().clone() for p in params]
+    state = [{name: x.clone() for name, x in instance.state[p].items()} for p in params]
+    torch._dynamo.reset()
+    with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError, match="Invalid compiled: True"):
+        instance.step()
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+    for p, kept in zip(params, state, strict=True):
+        assert all(torch.equal(instance.state[p][name], x) for name, x in kept.items())
+
+
+@COMPILES
+def test_gradients_with_a_graph_need_no_other_code() -> None:
+    torch._dynamo.reset()
+    _single.compiled_loop.cache_clear()
+    (p,), started = parameters(torch.bfloat16, ((40,),)), graphs()
+    instance = inna_torch.INNA([p], lr=0.05, compiled=True)
+    for create_graph in (False, True):
+        (p.grad,) = torch.autograd.grad((p**3).sum(), [p], create_graph=create_graph)
+        instance.step()
+    assert graphs() == started + 1
 
 
 # One state

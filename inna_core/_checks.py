@@ -121,13 +121,22 @@ def check_update(xp: Any, state_type: type, grad: Any, state: Any, theta: Any, h
 
 
 def check_scalars(scalars: dict[str, Any], theta: Any) -> None:
-    """Refuse 0-d arrays whose dtype would promote the parameter's."""
+    """Refuse 0-d arrays whose dtype is not the parameter's, unless it is float64 and does not promote it."""
     for name, value in scalars.items():
-        # torch's 0-d tensors, and JAX's weakly typed numbers, may differ from the parameter and leave its dtype alone
-        if hasattr(value, "dtype") and value.dtype != theta.dtype and (theta * value).dtype != theta.dtype:
+        if hasattr(value, "dtype") and value.dtype != theta.dtype and not keeps_dtype(value, theta):
             raise TypeError(
                 f"Invalid {name}: a 0-d array of dtype {value.dtype} (expected a Python float or theta's {theta.dtype})"
             )
+
+
+def keeps_dtype(value: Any, theta: Any) -> bool:
+    """Return whether a number in float64 leaves theta's dtype alone, as torch has it where theta is not 0-d."""
+    if "float64" not in str(value.dtype) or theta.shape == ():
+        return False
+    try:
+        return (theta[:0, ...] * value).dtype == theta.dtype
+    except (TypeError, RuntimeError):  # of another framework, or on another device
+        return False
 
 
 def namespace(theta: Any, xp: Any | None) -> Any:

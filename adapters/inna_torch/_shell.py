@@ -19,7 +19,7 @@ from inna_core.algorithm import Algorithm
 from inna_core.sgd_kernel import NesterovStep, nesterov_step
 from inna_torch._kernel_state import KernelState
 from inna_torch._lists import TORCH, blocks, flattens
-from inna_torch._single import NARROW, THETA, CompiledStep, compiled_step, compute_dtype, next_values, numbers
+from inna_torch._single import NARROW, THETA, CompiledStep, compiled_step, compute_dtype, next_values, packed_numbers
 from inna_torch._steps import adamw_devices, adamw_kernel_step, alike, foreach_step, sgd_devices, sgd_kernel
 
 Tensor = torch.Tensor
@@ -70,7 +70,7 @@ class Bulk(NamedTuple):
     Attributes:
         columns: parameters, gradients, and the fields of the state other than the step.
         states: of the parameters.
-        call: the kernel's arguments; None for the core's function on lists.
+        call: the kernel's arguments, or the compiled function; None for the core's function on lists.
         known: the units of the velocities (SGD kernel), or the number of steps made before.
     """
 
@@ -120,7 +120,7 @@ class Elementwise(Optimizer):
     kernel: ClassVar[str]
     """Torch's fused kernel that the fused path runs on: "sgd" or "adamw"."""
     compiles_above: ClassVar[float]
-    """Elements of a tensor from which on compiled code is faster than that kernel."""
+    """Elements of a tensor above which compiled code is faster than that kernel."""
 
     _hyper: ClassVar[tuple[str, ...]]
     _fields: ClassVar[tuple[str, ...]]
@@ -178,7 +178,8 @@ class Elementwise(Optimizer):
         # Called by `load_state_dict` and by unpickling; raising here leaves everything as it was.
         defaults = {**NEW_FLAGS, **state.get("defaults", getattr(self, "defaults", {}))}
         for group in state["param_groups"]:
-            for name, value in defaults.items():
+            # a flag that the saved groups do not have yet is not to contradict those that they have
+            for name, value in {**defaults, **NEW_FLAGS}.items():
                 group.setdefault(name, value)
             self._checked_algorithm(group)
             for p in group["params"]:
@@ -359,9 +360,9 @@ class Elementwise(Optimizer):
         whole = Bulk(columns, states, call, known)
         if not any(large):
             return [whole]
-        compiled = self._compiled_call(group, scalars, dtype, device.type, self._arrays)
-        small = chosen(whole, [not x for x in large])
-        return [chosen(whole, large)._replace(call=compiled), *([small] if small.states else [])]
+        compiled = self._compiled_call(group, scalars, dtype, device, self._arrays)
+        small = part_of(whole, [not x for x in large])
+        return [part_of(whole, large)._replace(call=compiled), *([small] if small.states else [])]
 
     def _leaves(self, group: dict[str, Any]) -> list[Leaf]:
         leaves, state_of = [], self.state.get
@@ -464,7 +465,7 @@ class Elementwise(Optimizer):
             path = self._single_path if takes == "single" else self._foreach_path
             call = self._kernel_call(group, scalars, dtype, device.type, unit) if takes == "kernel" else None
             if takes == "compiled":
-                path = partial(self._compiled_path, self._compiled_call(group, scalars, dtype, device.type, unit))
+                path = partial(self._compiled_path, self._compiled_call(group, scalars, dtype, device, unit))
             elif call is not None:
                 path = partial(self._sgd_path, call) if isinstance(call, NesterovStep) else self._adamw_path
             elif group["fused"]:
@@ -522,7 +523,7 @@ class Elementwise(Optimizer):
         return call if call is None or device == "cpu" or call.momentum > 0 else None
 
     def _compiled_call(
-        self, group: dict[str, Any], scalars: Scalars, dtype: torch.dtype, device: str, names: tuple[str, ...]
+        self, group: dict[str, Any], scalars: Scalars, dtype: torch.dtype, device: torch.device, names: tuple[str, ...]
     ) -> CompiledStep:
         flags = group["published_decay"], group["maximize"]
         return compiled_step(type(scalars.algorithm), names, dtype, device, *flags)
@@ -638,11 +639,12 @@ class Elementwise(Optimizer):
             self._run_compiled(Bulk(columns, states, call, k), group, scalars)
 
     def _run_compiled(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
-        params, *others = bulk.columns
-        told = numbers(scalars.algorithm, bulk.known, scalars.lr, scalars.weight_decay, params[0].device)
-        columns = [[p.detach() for p in params], *others]
+        params, grads, *others = bulk.columns
+        numbers = packed_numbers(scalars.algorithm, bulk.known, scalars.lr, scalars.weight_decay, params[0].device)
+        # a graph knows which of its inputs require gradients
+        columns = [[p.detach() for p in params], [g.detach() for g in grads], *others]
         flat = [[x if x.ndim == 1 else x.as_strided((x.numel(),), (1,)) for x in column] for column in columns]
-        bulk.call.run(zip(repeat(told, len(params)), *flat, strict=True))
+        bulk.call.run(zip(repeat(numbers, len(params)), *flat, strict=True))
         self._count(bulk.states)
 
     def _single_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
@@ -650,8 +652,9 @@ class Elementwise(Optimizer):
             stored = self._stored_state(leaf.owner, group, scalars.algorithm)
             state = {name: local(value) for name, value in stored.items()}
             names = tuple(name for name in state if name != "step")
-            large = leaf.p.is_cpu and leaf.p.numel() > CACHED and not group["differentiable"]
-            if not (large and self._lies_flat(leaf, names)):
+            in_pieces = leaf.p.is_cpu and leaf.p.numel() > CACHED and not group["differentiable"]
+            plain = type(leaf.p) in PLAIN and type(leaf.grad) in PLAIN
+            if not (in_pieces and plain and self._lies_flat(leaf, names)):
                 stored.update(self._single(leaf.p, leaf.grad, state, group, scalars))
                 continue
             for piece in blocks([[leaf.p], [leaf.grad], *([state[name]] for name in names)], CACHED):
@@ -735,7 +738,7 @@ class Elementwise(Optimizer):
         return stored
 
 
-def chosen(bulk: Bulk, which: list[bool]) -> Bulk:
+def part_of(bulk: Bulk, which: list[bool]) -> Bulk:
     """Return the part of a step that these parameters have in it."""
     columns = [list(compress(column, which)) for column in bulk.columns]
     return bulk._replace(columns=columns, states=list(compress(bulk.states, which)))

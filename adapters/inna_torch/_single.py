@@ -76,14 +76,15 @@ def rounded_by_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a float32 tensor in the precision of a narrow dtype, ties to even, without a cast to that dtype."""
     spare = 16 if dtype == torch.bfloat16 else 13  # bits of the fraction that the dtype does not have
     bits = x.view(torch.int32)
-    bits = (bits + (2 ** (spare - 1) - 1) + ((bits >> spare) & 1)) & -(2**spare)
+    odd = (bits & 2**spare).clamp(max=1)  # no shift: that of a DTensor does nothing in torch 2.13
+    bits = (bits + (2 ** (spare - 1) - 1) + odd) & -(2**spare)
     y = bits.view(torch.float32)
-    if dtype == torch.bfloat16:
-        return y
-    limits = torch.finfo(dtype)
-    # below the normal numbers, multiples of 2^-24, which is the spacing of float32 at 3/4
-    y = torch.where(x.abs() < limits.smallest_normal, (x + 0.75) - 0.75, y)
-    return torch.where(y.abs() > limits.max, y * torch.inf, y)
+    if dtype == torch.float16:
+        limits = torch.finfo(dtype)
+        # below the normal numbers, multiples of 2^-24, which is the spacing of float32 at 3/4
+        y = torch.where(x.abs() < limits.smallest_normal, (x + 0.75) - 0.75, y)
+        y = torch.where(y.abs() > limits.max, y * torch.inf, y)
+    return torch.where(x.isnan(), x, y)
 
 
 @dataclass(frozen=True)
@@ -92,32 +93,55 @@ class CompiledStep:
 
     Attributes:
         names: entries of a parameter's state that it updates.
-        run: function of an iterator of calls; each is a tuple of the `numbers` of the step, the parameter, the
-            gradient, and those entries: dense one-dimensional tensors of two elements or more, updated in place.
+        run: function of a zip of calls; each is a tuple of the step's `packed_numbers`, the parameter, the gradient,
+            and those entries: dense one-dimensional tensors of two elements or more, updated in place.
     """
 
     names: tuple[str, ...]
     run: Callable[[Iterator[tuple[Tensor, ...]]], None]
 
 
-@functools.cache
 def compiled_step(
-    kind: type, names: tuple[str, ...], dtype: torch.dtype, device: str, published: bool, maximize: bool
+    kind: type, names: tuple[str, ...], dtype: torch.dtype, device: torch.device, published: bool, maximize: bool
 ) -> CompiledStep:
-    """Return a compiled step.
+    """Return a compiled step that has run, on zeros.
 
     Args:
         kind: class of the algorithm.
         names: entries of the parameter's state other than the step.
         dtype: of the parameter.
-        device: type of its device.
+        device: of the parameter.
         published: whether the decay acts on the velocity too.
         maximize: whether to ascend.
 
     Raises:
         RuntimeError: if it cannot be compiled.
     """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own imports
+            call = compiled_loop(kind, names, dtype, device, published, maximize)
+            # Each time, since torch.compile may have to start anew: after other numbers of threads, under autocast, ...
+            try_out(call, kind, dtype, device, length=2)
+    except Exception as error:
+        raise RuntimeError(
+            f"Invalid compiled: True (expected False where torch.compile cannot build {kind.__name__}): {error}"
+        ) from error
+    return call
 
+
+def try_out(call: CompiledStep, kind: type, dtype: torch.dtype, device: torch.device, length: int) -> None:
+    p = torch.zeros(length, dtype=dtype, device=device)
+    arrays = [torch.zeros_like(p, dtype=dtype if n == "compensation" else compute_dtype(p)) for n in call.names]
+    numbers = packed_numbers(kind(), 0.0, 0.0, 0.0, device)
+    with torch.no_grad():
+        call.run(zip([numbers], [p], [torch.zeros_like(p)], *([x] for x in arrays), strict=True))
+
+
+@functools.cache
+def compiled_loop(
+    kind: type, names: tuple[str, ...], dtype: torch.dtype, device: torch.device, published: bool, maximize: bool
+) -> CompiledStep:
     def step(numbers: Tensor, p: Tensor, g: Tensor, *arrays: Tensor) -> None:
         k, lr, weight_decay, *hyper = numbers.unbind()
         stored = dict(zip(names, arrays, strict=True))
@@ -141,22 +165,12 @@ def compiled_step(
     for function in step, enter:
         # a code object of its own: torch.compile counts the graphs of each, and gives up beyond eight
         function.__code__ = function.__code__.replace(co_name=f"{kind.__name__}_{function.__name__}")
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # torch's own imports
-            run: Any = torch.compile(enter, dynamic=True)
-            p = torch.zeros(2**20, dtype=dtype, device=device)  # a length that is worth more than one thread
-            arrays = [torch.zeros_like(p, dtype=dtype if n == "compensation" else compute_dtype(p)) for n in names]
-            told = numbers(kind(), 0.0, 0.0, 0.0, p.device)
-            run(zip([told], [p], [torch.zeros_like(p)], *([x] for x in arrays), strict=True))
-    except Exception as error:
-        raise RuntimeError(
-            f"Invalid compiled: True (expected False where torch.compile cannot build {kind.__name__}): {error}"
-        ) from error
-    return CompiledStep(names, run)
+    call = CompiledStep(names, torch.compile(enter, dynamic=True))
+    try_out(call, kind, dtype, device, length=2**20)  # a length for which threads are worth while
+    return call
 
 
-def numbers(algorithm: Any, k: float, lr: float, weight_decay: float, device: torch.device) -> Tensor:
+def packed_numbers(algorithm: Any, k: float, lr: float, weight_decay: float, device: torch.device) -> Tensor:
     """Return the numbers of a step in one tensor.
 
     They are data of the compiled function, so that new ones need no other; in double precision, whatever the arrays'.

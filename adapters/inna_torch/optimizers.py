@@ -49,7 +49,7 @@ class INNA(Elementwise):
 
     algorithm = inna_core.INNA
     kernel = "sgd"
-    compiles_above = math.inf  # that kernel is one pass over memory, too
+    compiles_above = math.inf  # torch's kernel is one pass over memory, too
 
     def __init__(
         self,
