@@ -2,7 +2,7 @@
 
 Results go to one small JSON file for each task, regime and optimizer, after every run; started again, the command goes
 on where it was, and with a larger --budget it adds the trials that are missing. Without arguments it runs all
-optimizers, on all tasks and in both regimes; their variants, and summary-Newton, on the tasks that are declared for them.
+optimizers, on all tasks and in both regimes; their variants, and summary-Newton, on the tasks that are declared.
 """
 
 import argparse

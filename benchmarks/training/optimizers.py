@@ -16,8 +16,8 @@ exactly. So lr = sqrt(gain forget), alpha = sqrt(forget / gain) and beta = lead 
 in which a box holds what is worth trying. With a schedule these are the coordinates at its peak.
 
 A schedule of the lr alone changes them on the way: gain and forget fall with it, so the momentum grows, and lead rises.
-Other schedules are variants: with lr f^(1/2), alpha f^(-1/2) and beta f^(1/2), f the schedule's factor, the gain falls as
-f while forget and lead stay, as with SGD and Adam.
+Other schedules are variants: with lr f^(1/2), alpha f^(-1/2) and beta f^(1/2), f the schedule's factor, the gain falls
+as f while forget and lead stay, as with SGD and Adam.
 """
 
 import math
@@ -147,6 +147,7 @@ ROWS = (
         {"damping": Log(0.03, 1.0), "alpha": Log(0.1, 2.0), "beta": Log(0.03, 1.0)},
         *(dict, newton),
         tasks=("digits", "burgers"),
+        regimes=("cosine",),
     ),
     Row("sgd", "SGD", {"lr": GAIN, "weight_decay": WEIGHT_DECAY}, dict, alone(torch.optim.SGD)),
     Row(

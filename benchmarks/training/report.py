@@ -7,12 +7,12 @@ import argparse
 import math
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.training import figures
-from benchmarks.training.optimizers import OPTIMIZERS
+from benchmarks.training.optimizers import OPTIMIZERS, TUNED, VARIANTS, Row
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
 from benchmarks.training.scores import (
@@ -28,9 +28,14 @@ from benchmarks.training.scores import (
     target,
     tasks_of,
     transferred,
+    trials,
     trials_near_best,
 )
 from benchmarks.training.spaces import Log, Space
+from benchmarks.training.starts import REGIME as START_REGIME
+from benchmarks.training.starts import STARTS
+from benchmarks.training.starts import names as start_names
+from benchmarks.training.study import SEEDS
 from benchmarks.training.sweep import SWEEPS, finished
 from benchmarks.training.tasks import TASKS, Task
 from benchmarks.training.transfer import TRANSFERS
@@ -63,35 +68,36 @@ def steps(score: Score) -> str:
     return f"{score.steps:g}" + (f" ({score.reached}/{score.seeds})" if score.reached < score.seeds else "")
 
 
-def first(found: dict[str, Score], rows: Sequence[str]) -> list[str]:
-    """Return those of some optimizers that reach the target in the fewest steps."""
-    least = min(found[row].steps for row in rows)
-    return [row for row in rows if found[row].steps == least and math.isfinite(least)]
+def first(found: dict[str, Score]) -> list[str]:
+    """Return those optimizers that reach the target in the fewest steps."""
+    least = min(s.steps for s in found.values())
+    return [row for row, s in found.items() if s.steps == least and math.isfinite(least)]
 
 
 def overview(results: Results, regime: str) -> str:
-    """Return steps to target of all optimizers on all tasks; the fewest in bold."""
+    """Return steps to target of all optimizers on all tasks, empty where one was not run; the fewest in bold."""
     rows = []
     for task in tasks_of(results, regime):
         found = scores(results, task, regime)
-        winners = first(found, list(OPTIMIZERS))
-        cells = [f"**{steps(s)}**" if row in winners else steps(s) for row, s in found.items()]
-        rows.append([TASKS[task].title, number(target(results, task, regime)), str(TASKS[task].steps), *cells])
+        winners = first(found)
+        cells = {row: f"**{steps(s)}**" if row in winners else steps(s) for row, s in found.items()}
+        start = [TASKS[task].title, number(target(results, task, regime)), str(TASKS[task].steps)]
+        rows.append([*start, *(cells.get(row, "") for row in OPTIMIZERS)])
     return table(["task", "target", "of steps", *(row.title for row in OPTIMIZERS.values())], rows)
 
 
 def verdict(results: Results, regime: str) -> str:
     """Return on how many tasks the family, and each of it, is first against the two main peers."""
-    tasks = tasks_of(results, regime)
     rows = []
-    groups = [("the best of the three", FAMILY), *((OPTIMIZERS[name].title, (name,)) for name in FAMILY)]
+    groups = [("the best of them", FAMILY), *((OPTIMIZERS[name].title, (name,)) for name in FAMILY)]
     for title, names in groups:
         signs = []
-        for task in tasks:
-            found = scores(results, task, regime)
-            ours, theirs = (min(found[name].steps for name in group) for group in (names, PEERS))
-            signs.append((ours > theirs) - (ours < theirs))
-        rows.append([title, *(f"{signs.count(sign)} of {len(tasks)}" for sign in (-1, 0, 1))])
+        for task in tasks_of(results, regime):
+            ours, theirs = (scores(results, task, regime, group) for group in (names, PEERS))
+            if ours:
+                a, b = (min(s.steps for s in found.values()) for found in (ours, theirs))
+                signs.append((a > b) - (a < b))
+        rows.append([title, *(f"{signs.count(sign)} of {len(signs)}" for sign in (-1, 0, 1))])
     return table(["against tuned AdamW and SGD with momentum", "ahead in steps", "level", "behind"], rows)
 
 
@@ -102,9 +108,11 @@ def pairs(results: Results, regime: str) -> str:
     """
     rows = []
     for ours in FAMILY:
-        for theirs in ("sgd", "momentum", "adagrad", "adam", "adamw"):
+        for theirs in (row for row in OPTIMIZERS if row not in FAMILY):
             tallies = [[0, 0, 0] for _ in range(3)]
             for task in tasks_of(results, regime):
+                if not all((task, regime, name) in results for name in (ours, theirs)):
+                    continue
                 aim = reached_by(results, task, regime, theirs)
                 a, b = (score(results[task, regime, name], aim) for name in (ours, theirs))
                 sign = -1 if TASKS[task].higher_is_better else 1
@@ -142,7 +150,7 @@ def short(results: Results, regime: str) -> str:
     rows = []
     for task in tasks_of(results, regime):
         found, row = scores(results, task, regime), TASKS[task]
-        cells = [ranged(found[name].test, digits_of(row)) for name in chosen]
+        cells = [ranged(found[name].test, digits_of(row)) if name in found else "" for name in chosen]
         rows.append([row.title, row.metric_name, *cells])
     return table(["task", "", *(OPTIMIZERS[name].title for name in chosen)], rows)
 
@@ -150,6 +158,47 @@ def short(results: Results, regime: str) -> str:
 def digits_of(task: Task) -> Callable[[float], str]:
     """Return how a task's metric is written."""
     return (lambda value: f"{value:.2f}" if math.isfinite(value) else "diverged") if task.higher_is_better else number
+
+
+def variants(results: Results, regime: str) -> str:
+    """Return the optimizers with changes, each below the one that is changed."""
+    groups = {base: [base, *(row.name for row in rows)] for base, rows in VARIANTS.items()}
+    changed = {row.name for rows in VARIANTS.values() for row in rows}
+    tasks = [task for task in tasks_of(results, regime) if scores(results, task, regime, changed)]
+    rows = []
+    for names in groups.values():
+        for name in names:
+            cells = []
+            for task in tasks:
+                found = scores(results, task, regime, [name]).get(name)
+                cells += (
+                    [steps(found), number(found.validation.median), digits_of(TASKS[task])(found.test.median)]
+                    if found
+                    else [""] * 3
+                )
+            rows.append([TUNED[name].title, *cells])
+    heading = [
+        cell
+        for task in tasks
+        for cell in (f"{TASKS[task].title}: steps to target", "validation loss", TASKS[task].metric_name)
+    ]
+    return table(["", *heading], rows)
+
+
+def starts(store: Store, results: Results) -> str:
+    """Return the final validation losses with settings that were not tuned, below those of the tuned ones."""
+    regime = START_REGIME.name
+    tasks = tasks_of(results, regime)
+    tuned = {row: f"{OPTIMIZERS[row].title}, tuned" for row in ("inna", "innaprop", "momentum", "adamw")}
+    rows = [
+        [title, *(ranged(scores(results, task, regime, [row])[row].validation) for task in tasks)]
+        for row, title in tuned.items()
+    ]
+    for start in STARTS:
+        found = [store.read(*start_names(task, start)) for task in tasks]
+        if all(run and len(run["final"]) == len(SEEDS) for run in found):
+            rows.append([start.title, *(ranged(score(run, 0.0).validation) for run in found)])
+    return table(["", *(TASKS[task].title for task in tasks)], rows)
 
 
 def details(results: Results, regime: str) -> str:
@@ -169,10 +218,9 @@ def details(results: Results, regime: str) -> str:
             for name, s in scores(results, task, regime).items()
         ]
         heading = ["", "steps to target", "seconds", "final training loss", "final validation loss", row.metric_name]
-        trials = len(results[task, regime, "inna"]["tuning"])
         caption = (
-            f"**{row.title}**: {row.steps} steps of {row.batch}, {trials} trials for each optimizer, "
-            f"target {number(target(results, task, regime))}.\n\n"
+            f"**{row.title}**: {row.steps} steps of {row.batch}, {trials(results, task, regime)} trials for each "
+            f"optimizer, target {number(target(results, task, regime))}.\n\n"
         )
         parts.append(caption + table(heading, lines))
     return "\n".join(parts)
@@ -190,7 +238,10 @@ def chosen_settings(results: Results, regime: str) -> str:
     for name, row in OPTIMIZERS.items():
         cells = []
         for task in tasks_of(results, regime):
-            study = results[task, regime, name]
+            study = results.get((task, regime, name))
+            if study is None:
+                cells.append("")
+                continue
             setting = dict(study["tuning"][study["winner"]]["setting"])
             q = {"q": setting.pop("q")} if "q" in setting else {}
             cells.append(", ".join(shown(k, v) for k, v in {**row.arguments(setting), **q}.items()))
@@ -198,13 +249,13 @@ def chosen_settings(results: Results, regime: str) -> str:
     return table(["", *(TASKS[task].title for task in tasks_of(results, regime))], rows)
 
 
-def spaces() -> str:
-    """Return the declared search spaces."""
+def spaces(shown_rows: Iterable[Row]) -> str:
+    """Return the declared search spaces of some optimizers."""
 
     def shown(space: Space) -> str:
         return "; ".join(f"{name} {range}" for name, range in space.items())
 
-    return table(["", "searched"], [[row.title, shown(row.space)] for row in OPTIMIZERS.values()])
+    return table(["", "searched"], [[row.title, shown(row.space)] for row in shown_rows])
 
 
 def robustness(results: Results, regime: str) -> str:
@@ -214,19 +265,22 @@ def robustness(results: Results, regime: str) -> str:
     for name, row in OPTIMIZERS.items():
         cells = []
         for task in tasks:
+            if (task, regime, name) not in results:
+                cells.append("")
+                continue
             near, diverged = trials_near_best(results, task, regime, name, NEAR)
             cells.append(f"{near}" + (f", {diverged} diverged" if diverged else ""))
         rows.append([row.title, *cells])
-    heading = [f"{TASKS[task].title}, of {len(results[task, regime, 'inna']['tuning'])}" for task in tasks]
+    heading = [f"{TASKS[task].title}, of {trials(results, task, regime)}" for task in tasks]
     return table(["", *heading], rows)
 
 
 def sensitivity(results: Results, regime: str) -> str:
     """Return how trials end in the lower, middle and upper third of each range: the best of them, and the median."""
     rows = []
-    task = max(tasks_of(results, regime), key=lambda task: len(results[task, regime, "inna"]["tuning"]))
+    task = max(tasks_of(results, regime), key=lambda task: trials(results, task, regime))
     for name in ("inna", "innaprop", "momentum", "adamw"):
-        trials = results[task, regime, name]["tuning"]
+        drawn = results[task, regime, name]["tuning"]
         for coordinate, space in OPTIMIZERS[name].space.items():
             if not isinstance(space, Log):
                 continue
@@ -234,7 +288,7 @@ def sensitivity(results: Results, regime: str) -> str:
             bounds = [space.low, space.low * ratio, space.low * ratio**2, space.high]
             cells = []
             for low, high in pairwise(bounds):
-                inside = [trial for trial in trials if low <= trial["setting"][coordinate] <= high]
+                inside = [trial for trial in drawn if low <= trial["setting"][coordinate] <= high]
                 losses = [math.inf if trial["validation"] is None else trial["validation"] for trial in inside]
                 cells.append(f"{number(min(losses))} / {number(statistics.median(losses))}" if losses else "–")
             rows.append([OPTIMIZERS[name].title, coordinate, str(space), *cells])
@@ -279,7 +333,14 @@ def alpha_beta(store: Store) -> str:
 def blocks(store: Store) -> dict[str, str]:
     """Return the generated parts of the pages by name."""
     results = load(store)
-    parts = {"spaces": spaces(), "decay": decay(store), "alpha-beta": alpha_beta(store)}
+    changed = [row for rows in VARIANTS.values() for row in rows]
+    parts = {
+        "spaces": spaces(OPTIMIZERS.values()),
+        "spaces-variants": spaces(changed),
+        "decay": decay(store),
+        "alpha-beta": alpha_beta(store),
+        "starts": starts(store, results),
+    }
     for regime in REGIMES:
         if not tasks_of(results, regime):
             continue
@@ -289,6 +350,7 @@ def blocks(store: Store) -> dict[str, str]:
             f"transfer-{regime}": transfers(store, results, regime),
             f"short-{regime}": short(results, regime),
             f"pairs-{regime}": pairs(results, regime),
+            f"variants-{regime}": variants(results, regime),
             f"details-{regime}": details(results, regime),
             f"settings-{regime}": chosen_settings(results, regime),
             f"robustness-{regime}": robustness(results, regime),
