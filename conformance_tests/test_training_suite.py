@@ -571,7 +571,8 @@ def keeps_to_the_device(task: Task, row: Row, monkeypatch: pytest.MonkeyPatch) -
     for module in (trials, tasks):
         monkeypatch.setattr(module, "float", number, raising=False)
     setting = settings(row.space, 1)[0]
-    fit = tuple(trials.moved(split, meta) for split in task.fit())
+    train, validation = task.fit()
+    fit = trials.moved(train, meta), trials.moved(validation, meta)
     outcome = run(task, fit, row, REGIMES["cosine"], setting, 0, curve=True)
     trials.measure(task, outcome.model, trials.moved(task.test(), meta))
     assert {p.device.type for p in outcome.model.parameters()} == {"meta"}
