@@ -23,6 +23,7 @@ from benchmarks.training.scores import (
     Spread,
     load,
     reached_by,
+    rows_of,
     score,
     scores,
     target,
@@ -82,20 +83,22 @@ def overview(results: Results, regime: str) -> str:
         winners = first(found)
         cells = {row: f"**{steps(s)}**" if row in winners else steps(s) for row, s in found.items()}
         start = [TASKS[task].title, number(target(results, task, regime)), str(TASKS[task].steps)]
-        rows.append([*start, *(cells.get(row, "") for row in OPTIMIZERS)])
-    return table(["task", "target", "of steps", *(row.title for row in OPTIMIZERS.values())], rows)
+        rows.append([*start, *(cells.get(row, "") for row in rows_of(results, regime))])
+    return table(["task", "target", "of steps", *(OPTIMIZERS[row].title for row in rows_of(results, regime))], rows)
 
 
 def verdict(results: Results, regime: str) -> str:
     """Return on how many tasks the family, and each of it, is first against the two main peers."""
     rows = []
-    groups = [("the best of them", FAMILY), *((OPTIMIZERS[name].title, (name,)) for name in FAMILY)]
+    ours = [name for name in rows_of(results, regime) if name in FAMILY]
+    groups = [("the best of them", ours), *((OPTIMIZERS[name].title, [name]) for name in ours)]
     for title, names in groups:
         signs = []
         for task in tasks_of(results, regime):
-            ours, theirs = (scores(results, task, regime, group) for group in (names, PEERS))
-            if ours:
-                a, b = (min(s.steps for s in found.values()) for found in (ours, theirs))
+            found = scores(results, task, regime, names)
+            if found:
+                peers = scores(results, task, regime, PEERS)
+                a, b = (min(s.steps for s in group.values()) for group in (found, peers))
                 signs.append((a > b) - (a < b))
         rows.append([title, *(f"{signs.count(sign)} of {len(signs)}" for sign in (-1, 0, 1))])
     return table(["against tuned AdamW and SGD with momentum", "ahead in steps", "level", "behind"], rows)
@@ -107,8 +110,9 @@ def pairs(results: Results, regime: str) -> str:
     Steps are those to the loss that this peer has reached after three quarters of the run.
     """
     rows = []
-    for ours in FAMILY:
-        for theirs in (row for row in OPTIMIZERS if row not in FAMILY):
+    names = rows_of(results, regime)
+    for ours in (row for row in names if row in FAMILY):
+        for theirs in (row for row in names if row not in FAMILY):
             tallies = [[0, 0, 0] for _ in range(3)]
             for task in tasks_of(results, regime):
                 if not all((task, regime, name) in results for name in (ours, theirs)):
@@ -235,10 +239,10 @@ def chosen_settings(results: Results, regime: str) -> str:
         return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
 
     rows = []
-    for name, row in OPTIMIZERS.items():
+    for row in (OPTIMIZERS[name] for name in rows_of(results, regime)):
         cells = []
         for task in tasks_of(results, regime):
-            study = results.get((task, regime, name))
+            study = results.get((task, regime, row.name))
             if study is None:
                 cells.append("")
                 continue
@@ -262,13 +266,13 @@ def robustness(results: Results, regime: str) -> str:
     """Return how many trials came near the best, which tells how hard an optimizer is to tune."""
     rows = []
     tasks = tasks_of(results, regime)
-    for name, row in OPTIMIZERS.items():
+    for row in (OPTIMIZERS[name] for name in rows_of(results, regime)):
         cells = []
         for task in tasks:
-            if (task, regime, name) not in results:
+            if (task, regime, row.name) not in results:
                 cells.append("")
                 continue
-            near, diverged = trials_near_best(results, task, regime, name, NEAR)
+            near, diverged = trials_near_best(results, task, regime, row.name, NEAR)
             cells.append(f"{near}" + (f", {diverged} diverged" if diverged else ""))
         rows.append([row.title, *cells])
     heading = [f"{TASKS[task].title}, of {trials(results, task, regime)}" for task in tasks]

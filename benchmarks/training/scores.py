@@ -70,6 +70,11 @@ def tasks_of(results: Results, regime: str) -> list[str]:
     return [task for task in TASKS if all((task, regime, peer) in results for peer in PEERS)]
 
 
+def rows_of(results: Results, regime: str) -> list[str]:
+    """Return the optimizers that have finished some task in a regime, in order."""
+    return [row for row in OPTIMIZERS if any((task, regime, row) in results for task in TASKS)]
+
+
 def spread(values: Sequence[float | None]) -> Spread:
     numbers = [math.inf if value is None else value for value in values]
     return Spread(statistics.median(numbers), min(numbers), max(numbers))
