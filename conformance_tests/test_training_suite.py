@@ -244,6 +244,26 @@ def test_settings_transfer_and_begin_anew_with_another_winner(tmp_path: Path) ->
     assert len(two["final"]) == len(one["final"]) == len(SEEDS)
 
 
+@pytest.mark.parametrize(
+    ("name", "gain", "momentum"),
+    [("inna-momentum", 0.1 / (1 - 0.9), 0.9), ("innaprop-adamw", 0.001, 0.9), ("innaprop-start", 0.003, 0.9)],
+)
+def test_starts_are_what_they_say(name: str, gain: float, momentum: float) -> None:
+    (start,) = [start for start in starts.STARTS if start.name == name]
+    assert start.setting == pytest.approx(inertial(gain, 1 - momentum, 1 + momentum), rel=2e-3)
+
+
+def test_a_start_is_stored_and_shown(tmp_path: Path) -> None:
+    store, start = Store(tmp_path), starts.STARTS[0]
+    task = replace(TASKS["digits"], steps=LOOKS)
+    one = starts.complete(task, start, store, CPU)
+    assert len(one["final"]) == len(SEEDS)
+    assert starts.complete(task, start, store, CPU) == one
+    (shown,) = [line for line in report.starts(store, COMMITTED).splitlines() if start.title in line]
+    found = scores.score(one, 0.0).validation
+    assert [cell.strip() for cell in shown.split("|")[2:-1]] == [report.ranged(found), *[""] * 5]
+
+
 def test_every_corner_of_every_space_makes_an_optimizer() -> None:
     for row in TUNED.values():
         for end in (0, -1):

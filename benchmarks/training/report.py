@@ -165,28 +165,20 @@ def digits_of(task: Task) -> Callable[[float], str]:
 
 
 def variants(results: Results, regime: str) -> str:
-    """Return the optimizers with changes, each below the one that is changed."""
-    groups = {base: [base, *(row.name for row in rows)] for base, rows in VARIANTS.items()}
-    changed = {row.name for rows in VARIANTS.values() for row in rows}
-    tasks = [task for task in tasks_of(results, regime) if scores(results, task, regime, changed)]
-    rows = []
-    for names in groups.values():
-        for name in names:
-            cells = []
-            for task in tasks:
-                found = scores(results, task, regime, [name]).get(name)
-                cells += (
-                    [steps(found), number(found.validation.median), digits_of(TASKS[task])(found.test.median)]
-                    if found
-                    else [""] * 3
-                )
-            rows.append([TUNED[name].title, *cells])
-    heading = [
-        cell
-        for task in tasks
-        for cell in (f"{TASKS[task].title}: steps to target", "validation loss", TASKS[task].metric_name)
-    ]
-    return table(["", *heading], rows)
+    """Return one table for each task that a variant was tuned on: each variant below the optimizer that it changes."""
+    parts = []
+    for task in tasks_of(results, regime):
+        found = {base: scores(results, task, regime, [row.name for row in rows]) for base, rows in VARIANTS.items()}
+        lines = [
+            [TUNED[name].title, steps(s), ranged(s.train), ranged(s.validation), ranged(s.test, digits_of(TASKS[task]))]
+            for base, changed in found.items()
+            if changed
+            for name, s in {**scores(results, task, regime, [base]), **changed}.items()
+        ]
+        if lines:
+            heading = ["steps to target", "final training loss", "final validation loss", TASKS[task].metric_name]
+            parts.append(table([f"**{TASKS[task].title}**", *heading], lines))
+    return "\n".join(parts)
 
 
 def starts(store: Store, results: Results) -> str:
@@ -200,8 +192,9 @@ def starts(store: Store, results: Results) -> str:
     ]
     for start in STARTS:
         found = [store.read(*start_names(task, start)) for task in tasks]
-        if all(run and len(run["final"]) == len(SEEDS) for run in found):
-            rows.append([start.title, *(ranged(score(run, 0.0).validation) for run in found)])
+        done = [run if run and len(run["final"]) == len(SEEDS) else None for run in found]
+        cells = [ranged(score(run, 0.0).validation) if run else "" for run in done]
+        rows.append([start.title, *cells])
     return table(["", *(TASKS[task].title for task in tasks)], rows)
 
 
