@@ -7,7 +7,7 @@ import argparse
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -87,12 +87,16 @@ def overview(results: Results, regime: str) -> str:
     return table(["task", "target", "of steps", *(OPTIMIZERS[row].title for row in rows_of(results, regime))], rows)
 
 
-def verdict(results: Results, regime: str) -> str:
-    """Return on how many tasks the family, and each of it, is first against the two main peers."""
-    rows = []
+def family(results: Results, regime: str) -> dict[str, list[str]]:
+    """Return the optimizers of the family one by one, below all of them, by title."""
     ours = [name for name in rows_of(results, regime) if name in FAMILY]
-    groups = [("the best of them", ours), *((OPTIMIZERS[name].title, [name]) for name in ours)]
-    for title, names in groups:
+    return {"the best of them": ours, **{OPTIMIZERS[name].title: [name] for name in ours}}
+
+
+def verdict(results: Results, regime: str, groups: Mapping[str, Sequence[str]]) -> str:
+    """Return on how many tasks the best of each group is first against the two main peers."""
+    rows = []
+    for title, names in groups.items():
         signs = []
         for task in tasks_of(results, regime):
             found = scores(results, task, regime, names)
@@ -100,7 +104,8 @@ def verdict(results: Results, regime: str) -> str:
                 peers = scores(results, task, regime, PEERS)
                 a, b = (min(s.steps for s in group.values()) for group in (found, peers))
                 signs.append((a > b) - (a < b))
-        rows.append([title, *(f"{signs.count(sign)} of {len(signs)}" for sign in (-1, 0, 1))])
+        if signs:
+            rows.append([title, *(f"{signs.count(sign)} of {len(signs)}" for sign in (-1, 0, 1))])
     return table(["against tuned AdamW and SGD with momentum", "ahead in steps", "level", "behind"], rows)
 
 
@@ -165,14 +170,14 @@ def digits_of(task: Task) -> Callable[[float], str]:
 
 
 def variants(results: Results, regime: str) -> str:
-    """Return one table for each task that a variant was tuned on: each variant below the optimizer that it changes."""
+    """Return one table for each task that a variant was tuned on: each below what it changes, and the peers."""
     parts = []
     for task in tasks_of(results, regime):
         found = {base: scores(results, task, regime, [row.name for row in rows]) for base, rows in VARIANTS.items()}
         lines = [
             [TUNED[name].title, steps(s), ranged(s.train), ranged(s.validation), ranged(s.test, digits_of(TASKS[task]))]
             for base, changed in found.items()
-            if changed
+            if changed or (base in PEERS and any(found.values()))
             for name, s in {**scores(results, task, regime, [base]), **changed}.items()
         ]
         if lines:
@@ -331,6 +336,7 @@ def blocks(store: Store) -> dict[str, str]:
     """Return the generated parts of the pages by name."""
     results = load(store)
     changed = [row for rows in VARIANTS.values() for row in rows]
+    by_title = {row.title: [row.name] for row in changed}
     parts = {
         "spaces": spaces(OPTIMIZERS.values()),
         "spaces-variants": spaces(changed),
@@ -343,11 +349,11 @@ def blocks(store: Store) -> dict[str, str]:
             continue
         parts |= {
             f"sensitivity-{regime}": sensitivity(results, regime),
-            f"overview-{regime}": overview(results, regime) + "\n" + verdict(results, regime),
+            f"overview-{regime}": overview(results, regime) + "\n" + verdict(results, regime, family(results, regime)),
             f"transfer-{regime}": transfers(store, results, regime),
             f"short-{regime}": short(results, regime),
             f"pairs-{regime}": pairs(results, regime),
-            f"variants-{regime}": variants(results, regime),
+            f"variants-{regime}": variants(results, regime) + "\n" + verdict(results, regime, by_title),
             f"details-{regime}": details(results, regime),
             f"settings-{regime}": chosen_settings(results, regime),
             f"robustness-{regime}": robustness(results, regime),
