@@ -561,11 +561,10 @@ def small(name: str) -> Task:
     return replace(task, fit=lambda: (split(), split()), test=split)
 
 
-@pytest.mark.parametrize("row", [row for row in TUNED if row != "newton"])
-@pytest.mark.parametrize("name", ["digits"])
-def test_runs_keep_to_their_device(name: str, row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("row", [*(row for row in OPTIMIZERS if row != "newton"), "inna-average"])
+def test_runs_keep_to_their_device(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's meta device stands for an accelerator: operations raise where devices mix, but tensors have no values."""
-    keeps_to_the_device(small(name), TUNED[row], monkeypatch)
+    keeps_to_the_device(small("digits"), TUNED[row], monkeypatch)
 
 
 @pytest.mark.parametrize("name", list(TASKS))
@@ -731,7 +730,7 @@ def test_committed_results_are_of_this_code() -> None:
                 assert value == pytest.approx(setting[name], rel=1e-4)
 
 
-@pytest.mark.parametrize("row", [row for task, regime, row in COMMITTED if (task, regime) == ("digits", "cosine")])
+@pytest.mark.parametrize("row", list(OPTIMIZERS))
 def test_digits_are_repeated_within_their_spread(row: str) -> None:
     """Processors round differently, so not bit for bit."""
     stored = COMMITTED["digits", "cosine", row]
