@@ -109,10 +109,15 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def training(session: nox.Session) -> None:
-    """Tune and train on real tasks with equal budgets: two small ones, or what is asked for after `--`."""
+    """Tune and train on real tasks with equal budgets, two small ones or what is asked for after `--`.
+
+    Then train two stored rows of digits again, and see that they are repeated within their spread.
+    """
     install(session, ["torch"], ["training"])
     small = ["--task", "digits,burgers", "--regime", "cosine", "--budget", "4", "--out", "training-results"]
     session.run("python", "-m", "benchmarks", "training", *(session.posargs or small))
+    stored = ["--task", "digits", "--regime", "cosine", "--optimizer", "inna,adamw"]
+    session.run("python", "-m", "benchmarks", "training-repeat", *stored)
 
 
 @nox.session(default=False)

@@ -5,9 +5,11 @@
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +23,22 @@ import torch
 
 import benchmarks.__main__ as entry
 import inna_core
-from benchmarks.training import command, data, figures, report, scores, sweep, tasks
+import inna_torch
+from benchmarks.training import command, data, figures, repeat, report, scores, starts, sweep, tasks
 from benchmarks.training import transfer as transfers
-from benchmarks.training.optimizers import OPTIMIZERS, Row, inertial
+from benchmarks.training import trial as trials
+from benchmarks.training.optimizers import (
+    AGAINST_LR,
+    OPTIMIZERS,
+    SAME_MOMENTUM,
+    TUNED,
+    WITH_LR,
+    Row,
+    alone,
+    average,
+    averaged,
+    inertial,
+)
 from benchmarks.training.results import OtherProtocolError, Store
 from benchmarks.training.schedules import REGIMES, WarmupCosine
 from benchmarks.training.spaces import Log
@@ -74,28 +89,100 @@ def test_cosine_rises_and_falls() -> None:
     np.testing.assert_allclose([schedule(k) for k in range(100)], rise + fall, atol=1e-12)
 
 
-class Recorder(torch.optim.SGD):
-    """SGD that remembers its learning rates."""
+class Recorder(inna_torch.INNA):
+    """INNA that remembers its hyperparameters."""
 
-    seen: list[float]
+    seen: list[dict[str, float]]
 
     def step(self, closure: Any = None) -> Any:
-        Recorder.seen.append(self.param_groups[0]["lr"])
+        Recorder.seen.append({name: self.param_groups[0][name] for name in ("lr", "alpha", "beta")})
         return super().step(closure)
 
 
+COSINE = [WarmupCosine(LOOKS, 1)(k) for k in range(LOOKS)]
+
+
 @pytest.mark.parametrize(
-    ("regime", "drawn", "expected"),
+    ("regime", "drawn", "factors"),
+    [("power", {"q": 0.25}, [(k + 1) ** -0.25 for k in range(LOOKS)]), ("cosine", {}, COSINE)],
+)
+@pytest.mark.parametrize("powers", [{"lr": 1.0}, WITH_LR, AGAINST_LR, SAME_MOMENTUM])
+def test_a_run_follows_its_schedule(
+    regime: str, drawn: dict[str, float], factors: list[float], powers: dict[str, float]
+) -> None:
+    Recorder.seen = []
+    peak = {"lr": 0.1, "alpha": 0.4, "beta": 0.2}
+    row = Row("recorder", "recorder", {}, dict, alone(Recorder), powers=powers)
+    run(line(), line().fit(), row, REGIMES[regime], {**peak, **drawn}, 0, curve=False)
+    for name, value in peak.items():
+        expected = [value * factor ** powers.get(name, 0.0) for factor in factors]
+        np.testing.assert_allclose([seen[name] for seen in Recorder.seen], expected)
+
+
+@pytest.mark.parametrize(
+    ("powers", "scaled"),
     [
-        ("power", {"lr": 0.1, "q": 0.25}, [0.1 * (k + 1) ** -0.25 for k in range(LOOKS)]),
-        ("cosine", {"lr": 0.1}, [0.1 * WarmupCosine(LOOKS, 1)(k) for k in range(LOOKS)]),
+        ({"lr": 1.0}, {"gain": 1, "forget": 1, "lead": -1}),
+        (WITH_LR, {"gain": 1, "forget": 1, "lead": 0}),
+        (AGAINST_LR, {"gain": 2, "forget": 0, "lead": -1}),
+        (SAME_MOMENTUM, {"gain": 1, "forget": 0, "lead": 0}),
     ],
 )
-def test_a_run_follows_its_schedule(regime: str, drawn: dict[str, float], expected: list[float]) -> None:
-    Recorder.seen = []
-    row = Row("recorder", "recorder", {"lr": Log(0.01, 1)}, dict, Recorder)
-    run(line(), line().fit(), row, REGIMES[regime], drawn, 0, curve=False)
-    np.testing.assert_allclose(Recorder.seen, expected)
+def test_schedules_change_the_coordinates_as_said(powers: dict[str, float], scaled: dict[str, int]) -> None:
+    at, factor = {"gain": 0.7, "forget": 0.2, "lead": 1.5}, 0.3
+    found = {name: value * factor ** powers.get(name, 0.0) for name, value in inertial(**at).items()}
+    assert found == pytest.approx(inertial(**{name: value * factor ** scaled[name] for name, value in at.items()}))
+
+
+def test_averaged_weights_are_looked_at_and_change_no_step() -> None:
+    drawn = {"gain": 0.5, "forget": 0.2, "nesterov": False}
+    weights: list[torch.Tensor] = []
+
+    class Kept(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            loss = super().step(closure)
+            weights.append(self.param_groups[0]["params"][0].detach().clone())
+            return loss
+
+    base = replace(OPTIMIZERS["momentum"], make=alone(Kept))
+    plain = run(line(), line().fit(), base, REGIMES["cosine"], drawn, 0, curve=False)
+    own = list(weights)
+    weights.clear()
+    row = replace(average("momentum"), make=averaged(base.make))
+    seen = run(line(), line().fit(), row, REGIMES["cosine"], {**drawn, "forget_weights": 0.1}, 0, curve=False)
+    assert [look.train for look in seen.looks] == [look.train for look in plain.looks]
+    assert all(torch.equal(a, b) for a, b in zip(own, weights, strict=True))
+    mean = own[0]
+    for weight in own[1:]:
+        mean = 0.9 * mean + 0.1 * weight
+    torch.testing.assert_close(seen.model.get_parameter("module.weight").detach(), mean)
+    x, y = line().fit()[1]
+    averages = torch.nn.functional.linear(x, mean, seen.model.get_parameter("module.bias"))
+    assert seen.validation == pytest.approx(float((averages[:, 0] - y).square().mean().detach()), rel=1e-5)
+
+
+def test_the_loss_on_other_samples_takes_nothing_from_the_batches() -> None:
+    asked: list[torch.Tensor] = []
+
+    def make(model: torch.nn.Module, other: Callable[[], torch.Tensor], **arguments: Any) -> Any:
+        asked.extend(other() for _ in range(2))
+        return torch.optim.SGD(model.parameters(), **arguments), model
+
+    asking, plain = (
+        run(line(), line().fit(), Row("sgd", "SGD", {}, dict, m), REGIMES["cosine"], {"lr": 0.1}, 0, curve=False)
+        for m in (make, alone(torch.optim.SGD))
+    )
+    assert timeless(asking.record()) == timeless(plain.record())
+    assert all(loss.requires_grad for loss in asked)
+    assert float(asked[0].detach()) != float(asked[1].detach())
+
+
+class Only(torch.nn.Module):
+    """A model that is one parameter."""
+
+    def __init__(self, parameter: torch.nn.Parameter) -> None:
+        super().__init__()
+        self.parameter = parameter
 
 
 @pytest.mark.parametrize(("gain", "forget", "lead"), [(0.5, 0.1, 1.0), (3.0, 0.4, 2.0), (0.01, 0.02, 5.0)])
@@ -115,9 +202,9 @@ def test_coordinates_mean_what_they_say(gain: float, forget: float, lead: float)
     assert -steps[1] == pytest.approx(gain * forget * (1 - forget * lead))
     assert steps[2] / steps[1] == pytest.approx(1 - forget)
 
-    parameter = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     own = {"gain": gain, "forget": forget, "nesterov": False}
-    momentum = OPTIMIZERS["momentum"].make([parameter], **OPTIMIZERS["momentum"].arguments(own))
+    momentum, _ = OPTIMIZERS["momentum"].make(Only(parameter), None, **OPTIMIZERS["momentum"].arguments(own))
     for k in range(2000):
         parameter.grad = torch.full_like(parameter, float(k == 0))
         momentum.step()
@@ -130,8 +217,8 @@ def test_the_conversion_repeats_sgd_at_a_constant_lr(nesterov: bool) -> None:
     setting = from_momentum(drawn) if nesterov else {**from_momentum(drawn), "lead": 1.0}
     ends = []
     for name, own in (("momentum", drawn), ("inna", setting)):
-        parameter = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
-        optimizer = OPTIMIZERS[name].make([parameter], **OPTIMIZERS[name].arguments(own))
+        parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+        optimizer, _ = OPTIMIZERS[name].make(Only(parameter), None, **OPTIMIZERS[name].arguments(own))
         for _ in range(50):
             optimizer.zero_grad()
             (parameter.cos() + parameter.square()).sum().backward()
@@ -157,11 +244,32 @@ def test_settings_transfer_and_begin_anew_with_another_winner(tmp_path: Path) ->
     assert len(two["final"]) == len(one["final"]) == len(SEEDS)
 
 
+@pytest.mark.parametrize(
+    ("name", "gain", "momentum"),
+    [("inna-momentum", 0.1 / (1 - 0.9), 0.9), ("innaprop-adamw", 0.001, 0.9), ("innaprop-start", 0.003, 0.9)],
+)
+def test_starts_are_what_they_say(name: str, gain: float, momentum: float) -> None:
+    (start,) = [start for start in starts.STARTS if start.name == name]
+    assert start.setting == pytest.approx(inertial(gain, 1 - momentum, 1 + momentum), rel=2e-3)
+
+
+def test_a_start_is_stored_and_shown(tmp_path: Path) -> None:
+    store, start = Store(tmp_path), starts.STARTS[0]
+    task = replace(TASKS["digits"], steps=LOOKS)
+    one = starts.complete(task, start, store, CPU)
+    assert len(one["final"]) == len(SEEDS)
+    assert starts.complete(task, start, store, CPU) == one
+    (shown,) = [line for line in report.starts(store, COMMITTED).splitlines() if start.title in line]
+    found = scores.score(one, 0.0).validation
+    assert [cell.strip() for cell in shown.split("|")[2:-1]] == [report.ranged(found), *[""] * 5]
+
+
 def test_every_corner_of_every_space_makes_an_optimizer() -> None:
-    for row in OPTIMIZERS.values():
+    for row in TUNED.values():
         for end in (0, -1):
             drawn = {k: (s.low, s.high)[end] if isinstance(s, Log) else s.values[end] for k, s in row.space.items()}
-            row.make([torch.zeros(2, requires_grad=True)], **row.arguments(drawn))
+            optimizer, _ = row.make(torch.nn.Linear(2, 1), lambda: torch.zeros(()), **row.arguments(drawn))
+            assert set(row.powers) <= set(optimizer.param_groups[0])
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
@@ -257,6 +365,100 @@ def test_missing_data_are_named(
         assert word in str(caught.value)
 
 
+IMAGES = {"mnist": (28, 28), "fashion": (28, 28), "cifar10": (32, 32, 3)}
+LOADERS: dict[str, Callable[[], data.Images]] = {
+    "mnist": data.mnist,
+    "fashion": data.fashion,
+    "cifar10": lambda: data.cifar10(6, 4),
+}
+
+
+def arrays(name: str) -> tuple[Any, ...]:
+    """Return eight images to train on and five to test on, with labels."""
+    labels = np.arange(13) % 10
+    return numbered(8, 0, IMAGES[name]), labels[:8], numbered(5, 8, IMAGES[name]), labels[8:]
+
+
+def torchvision_stub(asked: list[Any]) -> dict[str, Any]:
+    """Return modules that look like torchvision's: tensors; for CIFAR-10 an array, and labels in a list."""
+
+    def maker(name: str, of: str) -> Any:
+        def make(root: str, train: bool = True, transform: Any = None, download: bool = False) -> Any:
+            asked.append((of, train, download))
+            x_train, y_train, x_test, y_test = arrays(name)
+            x, y = (x_train, y_train) if train else (x_test, y_test)
+            grey = name != "cifar10"
+            return SimpleNamespace(data=torch.tensor(x) if grey else x, targets=torch.tensor(y) if grey else y.tolist())
+
+        return make
+
+    datasets: Any = ModuleType("torchvision.datasets")
+    for name, of in (("mnist", "MNIST"), ("fashion", "FashionMNIST"), ("cifar10", "CIFAR10")):
+        setattr(datasets, of, maker(name, of))
+    package: Any = ModuleType("torchvision")
+    package.datasets = datasets
+    return {"torchvision": package, "torchvision.datasets": datasets}
+
+
+def keras_stub(asked: list[Any]) -> dict[str, Any]:
+    """Return modules that look like Keras': arrays, and for CIFAR-10 labels in a column."""
+    modules: dict[str, Any] = {"keras": ModuleType("keras"), "keras.datasets": ModuleType("keras.datasets")}
+
+    def loader(name: str, of: str) -> Any:
+        def load_data() -> Any:
+            asked.append(of)
+            x_train, y_train, x_test, y_test = arrays(name)
+            if name == "cifar10":
+                y_train, y_test = y_train[:, None], y_test[:, None]
+            return (x_train, y_train), (x_test, y_test)
+
+        return load_data
+
+    for name, of in (("mnist", "mnist"), ("fashion", "fashion_mnist"), ("cifar10", "cifar10")):
+        module: Any = ModuleType(f"keras.datasets.{of}")
+        module.load_data = loader(name, of)
+        modules[f"keras.datasets.{of}"] = module
+    return modules
+
+
+@pytest.mark.parametrize("name", list(LOADERS))
+@pytest.mark.parametrize(
+    ("package", "stub", "expected"),
+    [
+        ("torchvision", torchvision_stub, {"mnist": "MNIST", "fashion": "FashionMNIST", "cifar10": "CIFAR10"}),
+        ("keras", keras_stub, {"mnist": "mnist", "fashion": "fashion_mnist", "cifar10": "cifar10"}),
+    ],
+)
+def test_downloads_are_asked_for_and_understood(
+    *,
+    package: str,
+    stub: Callable[[list[Any]], dict[str, Any]],
+    expected: dict[str, str],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With stand-ins for torchvision and Keras, which show what is asked of them; nothing is downloaded."""
+    asked: list[Any] = []
+    monkeypatch.setenv("INNA_DATA", str(tmp_path))
+    monkeypatch.setattr(data, "SYSTEM_FASHION", tmp_path)
+    monkeypatch.setattr(data, "find_spec", lambda wanted: wanted if wanted == package else None)
+    for module, content in stub(asked).items():
+        monkeypatch.setitem(sys.modules, module, content)
+    images = LOADERS[name]()
+    of = expected[name]
+    assert asked == ([(of, True, True), (of, False, True)] if package == "torchvision" else [of])
+    whole = arrays(name)
+    counts = (6, 6, 4, 4) if name == "cifar10" else (8, 8, 5, 5)
+    found = (images.x_train, images.y_train, images.x_test, images.y_test)
+    for array, full, count in zip(found, whole, counts, strict=True):
+        assert isinstance(array, np.ndarray)
+        np.testing.assert_array_equal(array, full[:count])
+    x, y = (tasks.colour if name == "cifar10" else tasks.grey)(images.x_train, images.y_train)
+    assert x.shape == (counts[0], *((3, 32, 32) if name == "cifar10" else (1, 28, 28)))
+    assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
+
+
 def test_a_download_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> Any:
         raise OSError("no route to host")
@@ -284,7 +486,7 @@ def test_the_command_says_what_is_missing_and_goes_on(
 
 
 def test_settings_lie_in_their_space_and_a_larger_budget_begins_alike() -> None:
-    for row in OPTIMIZERS.values():
+    for row in TUNED.values():
         few, many = settings(row.space, 5), settings(row.space, 12)
         assert many[:5] == few
         for name, space in row.space.items():
@@ -340,6 +542,70 @@ def test_a_run_that_diverges_ends_early_and_loses(tmp_path: Path) -> None:
     assert all(not final["finished"] and final["test"] is None for final in result["final"])
     assert scores.score(result, 1.0).reached == 0
     assert "NaN" not in (tmp_path / "line_cosine_sgd.json").read_text()
+
+
+# --- devices ---------------------------------------------------------------------------------------------------------
+
+
+def small(name: str) -> Task:
+    """Return a task with a few samples of the right shape in place of its data, and one step to a look."""
+    task = replace(TASKS[name], steps=LOOKS, batch=4)
+    shapes: dict[str, tuple[int, ...]] = {"digits": (64,), "burgers": (2,), "cifar10": (3, 32, 32)}
+
+    def split() -> tasks.Split:
+        if name == "shakespeare":
+            return torch.zeros(8, tasks.CONTEXT, dtype=torch.int64), torch.zeros(8, tasks.CONTEXT, dtype=torch.int64)
+        x = torch.rand(8, *shapes.get(name, (1, 28, 28)))
+        return x, torch.zeros(8) if name == "burgers" else torch.zeros(8, dtype=torch.int64)
+
+    return replace(task, fit=lambda: (split(), split()), test=split)
+
+
+@pytest.mark.parametrize("row", [*(row for row in OPTIMIZERS if row != "newton"), "inna-average"])
+def test_runs_keep_to_their_device(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's meta device stands for an accelerator: operations raise where devices mix, but tensors have no values."""
+    keeps_to_the_device(small("digits"), TUNED[row], monkeypatch)
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_tasks_keep_to_their_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeps_to_the_device(small(name), OPTIMIZERS["adamw"], monkeypatch)
+
+
+def test_a_tensor_left_behind_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = torch.ones(64)
+    task = small("digits")
+    astray = replace(task, loss=lambda model, x, y: task.loss(model, x + here, y))
+    with pytest.raises(RuntimeError, match="device"):
+        keeps_to_the_device(astray, OPTIMIZERS["sgd"], monkeypatch)
+
+
+def keeps_to_the_device(task: Task, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    meta, read = torch.device("meta"), []
+
+    def number(tensor: torch.Tensor) -> float:
+        read.append(tensor.device.type)
+        return 1.0
+
+    for module in (trials, tasks):
+        monkeypatch.setattr(module, "float", number, raising=False)
+    setting = settings(row.space, 1)[0]
+    train, validation = task.fit()
+    fit = trials.moved(train, meta), trials.moved(validation, meta)
+    outcome = run(task, fit, row, REGIMES["cosine"], setting, 0, curve=True)
+    trials.measure(task, outcome.model, trials.moved(task.test(), meta))
+    assert {p.device.type for p in outcome.model.parameters()} == {"meta"}
+    assert len(outcome.looks) == LOOKS
+    assert len(read) >= 2 * LOOKS + 1
+    assert set(read) == {"meta"}
+
+
+def test_an_absent_device_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for main in (command.main, sweep.main, transfers.main, starts.main, repeat.main):
+        with pytest.raises(SystemExit):
+            main(["--device", "cuda"])
+        assert "torch finds no such device here" in capsys.readouterr().err
 
 
 # --- resuming --------------------------------------------------------------------------------------------------------
@@ -455,22 +721,71 @@ def test_committed_results_have_equal_budgets() -> None:
 def test_committed_results_are_of_this_code() -> None:
     """The stored protocols and settings are those that would be used now."""
     for (task, regime, row), stored in COMMITTED.items():
-        s = Study(TASKS[task], OPTIMIZERS[row], REGIMES[regime], len(stored["tuning"]))
+        assert task in TUNED[row].tasks
+        assert regime in TUNED[row].regimes
+        s = Study(TASKS[task], TUNED[row], REGIMES[regime], len(stored["tuning"]))
         assert STORE.resume(s.protocol(), *s.names)
         for trial, setting in zip(stored["tuning"], settings(s.space, s.trials), strict=True):
             for name, value in trial["setting"].items():
                 assert value == pytest.approx(setting[name], rel=1e-4)
 
 
-def test_digits_are_repeated_within_their_spread() -> None:
-    """Settings are stored with five digits and processors round differently, so not bit for bit."""
-    stored: Mapping[str, Any] = COMMITTED["digits", "cosine", "inna"]
-    setting = stored["tuning"][stored["winner"]]["setting"]
-    task, losses = TASKS["digits"], [look["looks"][-1]["validation"] for look in stored["final"]]
-    for seed in SEEDS[:2]:
-        outcome = run(task, task.fit(), OPTIMIZERS["inna"], REGIMES["cosine"], setting, seed, curve=False)
-        assert outcome.validation is not None
-        assert 0.95 * min(losses) <= outcome.validation <= 1.05 * max(losses)
+@pytest.mark.parametrize("row", list(OPTIMIZERS))
+def test_digits_are_repeated_within_their_spread(row: str) -> None:
+    """Processors round differently, so not bit for bit."""
+    stored = COMMITTED["digits", "cosine", row]
+    losses = [final["looks"][-1]["validation"] for final in stored["final"]]
+    for final in repeat.again(stored, CPU):
+        assert 0.95 * min(losses) <= final["looks"][-1]["validation"] <= 1.05 * max(losses)
+
+
+def test_the_repeat_tells_what_lies_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, names = Store(tmp_path), ("digits", "cosine", "sgd")
+    arguments = ["--task", "digits", "--optimizer", "sgd", "--out", str(tmp_path)]
+    assert repeat.main(arguments) == 1
+    assert "nothing is stored" in capsys.readouterr().err
+    store.write(STORE.read(*names), *names)
+    before = store.path(*names).read_bytes()
+    assert repeat.main(arguments) == 0
+    assert "1 of 1 rows are repeated within their spread" in capsys.readouterr().out
+    assert store.path(*names).read_bytes() == before
+    other = store.read(*names)
+    for final in other["final"]:
+        final["test"] += 1
+    store.write(other, *names)
+    assert repeat.main(arguments) == 1
+    assert "OUTSIDE" in capsys.readouterr().out
+
+
+def test_an_optimizer_may_be_absent_from_a_task() -> None:
+    """What is said of the others stays; its own cells are empty."""
+    without: scores.Results = {key: stored for key, stored in COMMITTED.items() if key[::2] != ("digits", "inna")}
+    for regime in REGIMES:
+        tables = [
+            table(results, regime).splitlines() for results in (COMMITTED, without) for table in (report.details,)
+        ]
+        assert [line for line in tables[0] if line not in tables[1]]
+        assert all(line in tables[0] for line in tables[1])
+        place = 3 + list(OPTIMIZERS).index("inna")
+        for table in (report.overview, report.short, report.chosen_settings, report.robustness, report.pairs):
+            before, after = (table(results, regime).splitlines() for results in (COMMITTED, without))
+            assert len(before) == len(after)
+        (row,) = [line for line in report.overview(without, regime).splitlines() if TASKS["digits"].title in line]
+        assert row.split("|")[1:-1][place].strip() == ""
+        figures.curves(without, regime)
+        figures.plt.close("all")
+
+
+def test_the_command_runs_what_is_declared(capsys: pytest.CaptureFixture[str]) -> None:
+    planned = {study.names for study in command.parse([]).studies}
+    declared = {(task, regime, row.name) for row in TUNED.values() for task in row.tasks for regime in row.regimes}
+    assert planned == declared
+    assert {study.names for study in command.parse(["--task", "cifar10", "--optimizer", "newton,sgd"]).studies} == {
+        ("cifar10", regime, "sgd") for regime in REGIMES
+    }
+    with pytest.raises(SystemExit):
+        command.parse(["--task", "cifar10", "--optimizer", "newton"])
+    assert "newton (expected some that are run on the task cifar10" in capsys.readouterr().err
 
 
 def test_the_pages_say_what_the_results_say() -> None:

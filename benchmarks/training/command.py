@@ -2,7 +2,7 @@
 
 Results go to one small JSON file for each task, regime and optimizer, after every run; started again, the command goes
 on where it was, and with a larger --budget it adds the trials that are missing. Without arguments it runs all
-optimizers on all tasks in both regimes.
+optimizers, on all tasks and in both regimes; their variants, and summary-Newton, on the tasks that are declared.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks.training.console import device, positive, progress, say, some_of
 from benchmarks.training.data import MissingDataError
-from benchmarks.training.optimizers import OPTIMIZERS
+from benchmarks.training.optimizers import TUNED
 from benchmarks.training.results import FOLDER, OtherProtocolError, Store
 from benchmarks.training.schedules import REGIMES
 from benchmarks.training.study import Study, complete
@@ -31,14 +31,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for option, names in (("--task", TASKS), ("--optimizer", OPTIMIZERS), ("--regime", REGIMES)):
+    for option, names in (("--task", TASKS), ("--optimizer", TUNED), ("--regime", REGIMES)):
         parser.add_argument(option, type=some_of(names), default=list(names), help=f"some of {','.join(names)} (all)")
     budgets = ", ".join(f"{name} {trials}" for name, trials in BUDGETS.items())
     parser.add_argument("--budget", type=positive, help=f"trials of each optimizer ({budgets})")
     parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda (%(default)s)")
     parser.add_argument("--threads", type=positive, default=1, help="of torch on a CPU (%(default)s)")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (benchmarks/results/training)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.studies = [
+        Study(TASKS[task], TUNED[row], REGIMES[regime], options.budget or BUDGETS[task])
+        for task in options.task
+        for regime in options.regime
+        for row in options.optimizer
+        if task in TUNED[row].tasks and regime in TUNED[row].regimes
+    ]
+    if not options.studies:
+        parser.error(
+            f"argument --optimizer: {','.join(options.optimizer)} (expected some that are run on the task "
+            f"{','.join(options.task)} in the regime {','.join(options.regime)})"
+        )
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,12 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     console, store = Console(), Store(options.out)
-    studies = [
-        Study(TASKS[task], OPTIMIZERS[row], REGIMES[regime], options.budget or BUDGETS[task])
-        for task in options.task
-        for regime in options.regime
-        for row in options.optimizer
-    ]
+    studies: list[Study] = options.studies
     failed: dict[str, None] = {}
     with progress(console) as bars:
         bar = bars.add_task("", total=sum(study.steps for study in studies))

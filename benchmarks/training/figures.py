@@ -63,6 +63,8 @@ def curves(results: Results, regime: str) -> Any:
     colours = plt.get_cmap("tab10")
     for axis, task in zip(axes.flat, tasks, strict=False):
         for i, (name, row) in enumerate(OPTIMIZERS.items()):
+            if (task, regime, name) not in results:
+                continue
             steps, losses = median_curve(results[task, regime, name]["final"])
             style = {"linewidth": 2.2} if name in FAMILY else {"linewidth": 1.2, "linestyle": "--"}
             axis.plot(steps, losses, color=colours(i), label=row.title, **style)
@@ -72,7 +74,9 @@ def curves(results: Results, regime: str) -> Any:
     for axis in list(axes.flat)[len(tasks) :]:
         axis.axis("off")
     axes[0, 0].set_ylabel("validation loss")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    handles = {line.get_label(): line for axis in axes.flat[: len(tasks)] for line in axis.lines[:-1]}  # not the target
+    order = [row.title for row in OPTIMIZERS.values() if row.title in handles]
+    figure.legend([handles[title] for title in order], order, loc="outside lower center", ncols=5)
     figure.set_layout_engine("constrained")
     figure.suptitle(f"{REGIMES[regime].title}: median of the seeds, the target in black")
     return figure

@@ -14,19 +14,55 @@ up to the factor 1 - alpha beta of the latter. Below 1 it adds a limit of stabil
 to the usual one (`inna_core.dynamics`). At a constant lr, lead 1 is the heavy ball and lead 1 + m Nesterov's momentum,
 exactly. So lr = sqrt(gain forget), alpha = sqrt(forget / gain) and beta = lead lr: a change of coordinates, one to one,
 in which a box holds what is worth trying. With a schedule these are the coordinates at its peak.
+
+A schedule of the lr alone changes them on the way: gain and forget fall with it, so the momentum grows, and lead rises.
+Other schedules are variants: with lr f^(1/2), alpha f^(-1/2) and beta f^(1/2), f the schedule's factor, the gain falls
+as f while forget and lead stay, as with SGD and Adam.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import inna_core
 import inna_torch
+from benchmarks.training.schedules import REGIMES
 from benchmarks.training.spaces import Choice, Log, Space
+from benchmarks.training.tasks import TASKS
 
-Params = Iterable[torch.nn.Parameter]
+Loss = Callable[[], torch.Tensor]
+Trained = tuple[torch.optim.Optimizer, torch.nn.Module]
+"""An optimizer, and the model to look at: the one that it trains, or an average of it."""
+
+
+def alone(optimizer: Callable[..., torch.optim.Optimizer]) -> Callable[..., Trained]:
+    """Return how to train with an optimizer that needs only the parameters."""
+
+    def make(model: torch.nn.Module, _: Loss, **arguments: Any) -> Trained:
+        return optimizer(model.parameters(), **arguments), model
+
+    return make
+
+
+def averaged(make: Callable[..., Trained]) -> Callable[..., Trained]:
+    """Return how to train in the same way and look at an exponential average of the weights."""
+
+    def make_averaged(model: torch.nn.Module, other: Loss, *, forget_weights: float, **arguments: Any) -> Trained:
+        optimizer, _ = make(model, other, **arguments)
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - forget_weights))
+        optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
+        return optimizer, average
+
+    return make_averaged
+
+
+def newton(model: torch.nn.Module, other: Loss, *, alpha: float, beta: float, **arguments: Any) -> Trained:
+    direction = inna_core.INNA(alpha, beta)
+    return inna_torch.NewtonSummary(model.named_parameters(), other, direction, **arguments), model
 
 
 @dataclass(frozen=True)
@@ -38,14 +74,20 @@ class Row:
         title: in tables and figures.
         space: what the tuner may try.
         arguments: turns what the tuner has drawn into the optimizer's own arguments.
-        make: the optimizer's class.
+        make: the optimizer and the model to look at, from the model to train, its loss on other samples, and the
+            arguments.
+        powers: what a schedule multiplies, and by which power of its factor.
+        tasks, regimes: where it is run.
     """
 
     name: str
     title: str
     space: Space
     arguments: Callable[[Mapping[str, Any]], dict[str, Any]]
-    make: Callable[..., torch.optim.Optimizer]
+    make: Callable[..., Trained]
+    powers: Mapping[str, float] = field(default_factory=lambda: {"lr": 1.0})
+    tasks: tuple[str, ...] = tuple(TASKS)
+    regimes: tuple[str, ...] = tuple(REGIMES)
 
 
 GAIN = Log(0.01, 10.0)
@@ -90,25 +132,98 @@ ADAM = {"lr": ADAPTIVE_LR, "forget": FORGET, "forget_squares": FORGET_SQUARES}
 INERTIAL = {"forget": FORGET, "lead": LEAD}
 
 ROWS = (
-    Row("inna", "INNA", {"gain": GAIN, **INERTIAL}, inna, inna_torch.INNA),
+    Row("inna", "INNA", {"gain": GAIN, **INERTIAL}, inna, alone(inna_torch.INNA)),
     Row(
         *("innaprop", "INNAprop", {"gain": ADAPTIVE_LR, **INERTIAL, "forget_squares": FORGET_SQUARES}),
-        *(innaprop, inna_torch.INNAprop),
+        *(innaprop, alone(inna_torch.INNAprop)),
     ),
     Row(
         *("innaprop-published", "INNAprop, published α, β"),
         {"lr": ADAPTIVE_LR, "alpha_beta": Choice(((0.1, 0.9), (2.0, 2.0))), "weight_decay": WEIGHT_DECAY},
-        *(published, inna_torch.INNAprop),
+        *(published, alone(inna_torch.INNAprop)),
     ),
-    Row("sgd", "SGD", {"lr": GAIN, "weight_decay": WEIGHT_DECAY}, dict, torch.optim.SGD),
+    Row(
+        *("newton", "summary-Newton, INNA's direction"),
+        {"damping": Log(0.03, 1.0), "alpha": Log(0.1, 2.0), "beta": Log(0.03, 1.0)},
+        *(dict, newton),
+        tasks=("digits", "burgers"),
+        regimes=("cosine",),
+    ),
+    Row("sgd", "SGD", {"lr": GAIN, "weight_decay": WEIGHT_DECAY}, dict, alone(torch.optim.SGD)),
     Row(
         *("momentum", "SGD, momentum"),
         {"gain": GAIN, "forget": FORGET, "nesterov": Choice((False, True))},
-        *(momentum, torch.optim.SGD),
+        *(momentum, alone(torch.optim.SGD)),
     ),
-    Row("adagrad", "Adagrad", {"lr": Log(1e-3, 1.0), "weight_decay": WEIGHT_DECAY}, dict, torch.optim.Adagrad),
-    Row("adam", "Adam", ADAM, adam, torch.optim.Adam),
-    Row("adamw", "AdamW", {**ADAM, "weight_decay": WEIGHT_DECAY}, adam, torch.optim.AdamW),
+    Row("adagrad", "Adagrad", {"lr": Log(1e-3, 1.0), "weight_decay": WEIGHT_DECAY}, dict, alone(torch.optim.Adagrad)),
+    Row("adam", "Adam", ADAM, adam, alone(torch.optim.Adam)),
+    Row("adamw", "AdamW", {**ADAM, "weight_decay": WEIGHT_DECAY}, adam, alone(torch.optim.AdamW)),
+    Row(
+        *("nadam", "NAdam", ADAM, adam, alone(torch.optim.NAdam)),
+        tasks=("digits", "burgers", "mnist", "fashion"),
+    ),
 )
 
 OPTIMIZERS = {row.name: row for row in ROWS}
+
+
+# --- variants: what else may be changed on the way --------------------------------------------------------------------
+
+WITH_LR = {"lr": 1.0, "beta": 1.0}
+AGAINST_LR = {"lr": 1.0, "alpha": -1.0}
+SAME_MOMENTUM = {"lr": 0.5, "alpha": -0.5, "beta": 0.5}
+FORGET_WEIGHTS = Log(0.01, 0.5)
+
+
+def variant(base: str, name: str, title: str, **changes: Any) -> Row:
+    """Return an optimizer with changes, for the quick tasks unless they say otherwise."""
+    row = OPTIMIZERS[base]
+    where = {"tasks": ("digits", "burgers", "mnist"), "regimes": ("cosine",)}
+    return replace(row, name=f"{base}-{name}", title=f"{row.title}, {title}", **{**where, **changes})
+
+
+def decayed(base: str) -> Row:
+    row = OPTIMIZERS[base]
+
+    def arguments(drawn: Mapping[str, Any]) -> dict[str, Any]:
+        own = {name: value for name, value in drawn.items() if name != "weight_decay"}
+        return {**row.arguments(own), "weight_decay": drawn["weight_decay"]}
+
+    return variant(
+        base, "decay", "decoupled weight decay", space={**row.space, "weight_decay": WEIGHT_DECAY}, arguments=arguments
+    )
+
+
+def average(base: str) -> Row:
+    row = OPTIMIZERS[base]
+
+    def arguments(drawn: Mapping[str, Any]) -> dict[str, Any]:
+        own = {name: value for name, value in drawn.items() if name != "forget_weights"}
+        return {**row.arguments(own), "forget_weights": drawn["forget_weights"]}
+
+    space = {**row.space, "forget_weights": FORGET_WEIGHTS}
+    return variant(base, "average", "averaged weights", space=space, arguments=arguments, make=averaged(row.make))
+
+
+VARIANTS = {
+    "inna": (
+        variant("inna", "beta", "β ∝ lr", powers=WITH_LR),
+        variant("inna", "alpha", "α ∝ 1/lr", powers=AGAINST_LR),
+        variant("inna", "momentum", "same momentum", powers=SAME_MOMENTUM),
+        decayed("inna"),
+        average("inna"),
+    ),
+    "innaprop": (
+        variant("innaprop", "beta", "β ∝ lr", powers=WITH_LR),
+        variant("innaprop", "alpha", "α ∝ 1/lr", powers=AGAINST_LR),
+        # the one that looked best on digits and MNIST, so tried on the others
+        variant("innaprop", "momentum", "same momentum", powers=SAME_MOMENTUM, tasks=tuple(TASKS)),
+        decayed("innaprop"),
+        average("innaprop"),
+    ),
+    "momentum": (average("momentum"),),
+    "adamw": (average("adamw"),),
+}
+"""By the optimizer that they change. Each has a search space of its own and as many trials."""
+
+TUNED = {**OPTIMIZERS, **{row.name: row for rows in VARIANTS.values() for row in rows}}

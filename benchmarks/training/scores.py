@@ -2,12 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.training import transfer
-from benchmarks.training.optimizers import OPTIMIZERS
+from benchmarks.training.optimizers import OPTIMIZERS, TUNED
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
 from benchmarks.training.study import SEEDS
@@ -17,7 +17,7 @@ PEERS = ("momentum", "adamw")
 FRACTION = 0.75
 """The target is the validation loss that the better of the tuned peers has reached after this part of its steps."""
 
-FAMILY = ("inna", "innaprop", "innaprop-published")
+FAMILY = ("inna", "innaprop", "innaprop-published", "newton")
 
 Results = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
@@ -58,7 +58,7 @@ def load(store: Store) -> Results:
     found = {}
     for task in TASKS:
         for regime in REGIMES:
-            for row in OPTIMIZERS:
+            for row in TUNED:
                 stored = store.read(task, regime, row)
                 if stored and len(stored["final"]) == len(stored["protocol"]["seeds"]):
                     found[task, regime, row] = stored
@@ -66,8 +66,13 @@ def load(store: Store) -> Results:
 
 
 def tasks_of(results: Results, regime: str) -> list[str]:
-    """Return the tasks that every optimizer has finished in a regime, in order."""
-    return [task for task in TASKS if all((task, regime, row) in results for row in OPTIMIZERS)]
+    """Return the tasks that the two main peers have finished in a regime, in order: those that have a target."""
+    return [task for task in TASKS if all((task, regime, peer) in results for peer in PEERS)]
+
+
+def rows_of(results: Results, regime: str) -> list[str]:
+    """Return the optimizers that have finished some task in a regime, in order."""
+    return [row for row in OPTIMIZERS if any((task, regime, row) in results for task in TASKS)]
 
 
 def spread(values: Sequence[float | None]) -> Spread:
@@ -114,10 +119,16 @@ def score(study: Mapping[str, Any], aim: float) -> Score:
     )
 
 
-def scores(results: Results, task: str, regime: str) -> dict[str, Score]:
-    """Return the scores of all optimizers on a task."""
+def scores(results: Results, task: str, regime: str, rows: Iterable[str] = tuple(OPTIMIZERS)) -> dict[str, Score]:
+    """Return the scores of those of some optimizers that have finished a task."""
     aim = target(results, task, regime)
-    return {row: score(results[task, regime, row], aim) for row in OPTIMIZERS}
+    found = {row: results.get((task, regime, row)) for row in rows}
+    return {row: score(study, aim) for row, study in found.items() if study is not None}
+
+
+def trials(results: Results, task: str, regime: str) -> int:
+    """Return how many trials each optimizer had on a task."""
+    return len(results[task, regime, PEERS[0]]["tuning"])
 
 
 def transferred(store: Store, results: Results, task: str, regime: str) -> dict[str, Score]:
@@ -129,7 +140,8 @@ def transferred(store: Store, results: Results, task: str, regime: str) -> dict[
 
 def trials_near_best(results: Results, task: str, regime: str, row: str, factor: float) -> tuple[int, int]:
     """Return how many trials came within a factor of the best of all optimizers, and how many diverged."""
-    losses = [trial["validation"] for r in OPTIMIZERS for trial in results[task, regime, r]["tuning"]]
+    studies = [results[task, regime, r] for r in OPTIMIZERS if (task, regime, r) in results]
+    losses = [trial["validation"] for study in studies for trial in study["tuning"]]
     best = min(loss for loss in losses if loss is not None)
     own = [trial["validation"] for trial in results[task, regime, row]["tuning"]]
     return sum(loss is not None and loss <= factor * best for loss in own), sum(loss is None for loss in own)

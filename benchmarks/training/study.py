@@ -200,6 +200,47 @@ def final_run(
     return rounded({"seed": seed, "test": metric, **outcome.record()})
 
 
+def repeated(
+    task: Task,
+    regime: Regime,
+    row: Row,
+    setting: Mapping[str, Any],
+    record: Mapping[str, Any],
+    store: Store,
+    names: tuple[str, ...],
+    device: torch.device,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> dict[str, Any]:
+    """Run the final seeds with a setting that was not tuned here, as far as they are missing.
+
+    Args:
+        task, regime, row: what to train, and how.
+        setting: what the tuner would have drawn; where results of another one are stored, they are made anew.
+        record: what to store besides.
+        store: where the results are and go.
+        names: under which.
+        device: to train on.
+        advance: told the number of steps that have been made, or found done, since it was told before.
+
+    Returns:
+        The whole result, as it is stored.
+    """
+    looks = {"steps": task.steps, "batch": task.batch, "looks": LOOKS, "seeds": list(SEEDS)}
+    protocol = {**looks, "setting": rounded(setting)}
+    stored = store.read(*names)
+    done = list(stored["final"]) if stored and stored["protocol"] == protocol else []
+    about = {"task": task.name, "regime": regime.name, "optimizer": row.name, **record}
+    result = {**about, "protocol": protocol, "final": done}
+    advance(task.steps * len(done))
+    if len(done) < len(SEEDS):
+        train, validation = task.fit()
+        fit = moved(train, device), moved(validation, device)
+        for seed in SEEDS[len(done) :]:
+            done.append(final_run(task, fit, row, regime, setting, seed, advance))
+            store.write(result, *names)
+    return result
+
+
 def described(device: torch.device) -> str:
     """Return what the device is, for the record."""
     if device.type == "cuda":

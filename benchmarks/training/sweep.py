@@ -19,14 +19,14 @@ import inna_core
 import inna_torch
 from benchmarks.training.console import device, progress, some_of
 from benchmarks.training.data import MissingDataError
-from benchmarks.training.optimizers import Row
+from benchmarks.training.optimizers import Row, alone
 from benchmarks.training.results import FOLDER, OtherProtocolError, Store, rounded
 from benchmarks.training.schedules import REGIMES
 from benchmarks.training.study import TUNING_SEED
 from benchmarks.training.tasks import TASKS, Split, Task
 from benchmarks.training.trial import moved, run
 
-PLAIN = Row("inna", "INNA", {}, dict, inna_torch.INNA)
+PLAIN = Row("inna", "INNA", {}, dict, alone(inna_torch.INNA))
 TASK_NAMES = ("digits", "mnist")
 
 

@@ -18,11 +18,10 @@ from rich.console import Console
 from benchmarks.training.console import device, progress, some_of
 from benchmarks.training.data import MissingDataError
 from benchmarks.training.optimizers import OPTIMIZERS
-from benchmarks.training.results import FOLDER, Store, rounded
+from benchmarks.training.results import FOLDER, Store
 from benchmarks.training.schedules import REGIMES, Regime
-from benchmarks.training.study import SEEDS, final_run
-from benchmarks.training.tasks import TASKS, Split, Task
-from benchmarks.training.trial import LOOKS, moved
+from benchmarks.training.study import SEEDS, repeated
+from benchmarks.training.tasks import TASKS, Task
 
 
 def from_momentum(drawn: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,28 +80,8 @@ def complete(
         return None
     tuned = peer["tuning"][peer["winner"]]["setting"]
     own = {**transfer.convert(tuned), **{name: tuned[name] for name in regime.space}}
-    protocol = {"steps": task.steps, "batch": task.batch, "looks": LOOKS, "seeds": list(SEEDS), "setting": rounded(own)}
-    where = names(task.name, regime.name, transfer)
-    stored = store.read(*where)
-    # another winner of the peer's makes another setting: begin again
-    done = list(stored["final"]) if stored and stored["protocol"] == protocol else []
-    result = {
-        "task": task.name,
-        "regime": regime.name,
-        "optimizer": transfer.row,
-        "set_as": transfer.peer,
-        "protocol": protocol,
-        "final": done,
-    }
-    advance(task.steps * len(done))
-    fit: tuple[Split, Split] | None = None
-    for seed in SEEDS[len(done) :]:
-        if fit is None:
-            train, validation = task.fit()
-            fit = moved(train, device), moved(validation, device)
-        done.append(final_run(task, fit, OPTIMIZERS[transfer.row], regime, own, seed, advance))
-        store.write(result, *where)
-    return result
+    where, record = names(task.name, regime.name, transfer), {"set_as": transfer.peer}
+    return repeated(task, regime, OPTIMIZERS[transfer.row], own, record, store, where, device, advance)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

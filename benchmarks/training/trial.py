@@ -15,6 +15,8 @@ LOOKS = 25
 """How often a run is looked at: whether its loss is finite and, if asked for, at its validation loss."""
 
 PIECE = 100
+OTHER = 256
+"""Samples of the loss on other samples, for the optimizers that ask for it."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,24 @@ def run(
         advance: told the number of steps since it was told before.
 
     Returns:
-        The looks at the run, and the trained model.
+        The looks at the run, and the model that was looked at.
     """
     (x, y), validation = fit
     device = x.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.model().to(device)
-    own = {name: value for name, value in drawn.items() if name not in regime.space}
-    optimizer = row.make(model.parameters(), **row.arguments(own))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, regime.schedule(task.steps, drawn))
     order = batches(len(x), task.batch, torch.Generator().manual_seed(1000 + seed))
+    others = torch.Generator().manual_seed(2000 + seed)
+
+    def other() -> torch.Tensor:
+        index = torch.randint(len(x), (OTHER,), generator=others).to(device)
+        return task.loss(model, x[index], y[index])
+
+    own = {name: value for name, value in drawn.items() if name not in regime.space}
+    optimizer, seen = row.make(model, other, **row.arguments(own))
+    factor, (group,) = regime.schedule(task.steps, drawn), optimizer.param_groups
+    peak = {name: group[name] for name in row.powers}
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     looks: list[Look] = []
     seconds, finished = 0.0, True
@@ -104,26 +113,26 @@ def run(
     for last in range(every, task.steps + 1, every):
         model.train()
         start, total = clock(), torch.zeros((), device=device)
-        for _ in range(every):
+        for step in range(last - every, last):
+            group.update({name: value * factor(step) ** row.powers[name] for name, value in peak.items()})
             index = next(order).to(device)
             optimizer.zero_grad()
             loss = task.loss(model, x[index], y[index])
             loss.backward()
             optimizer.step()
-            schedule.step()
             total += loss.detach()
         train = float(total) / every  # waits for an accelerator
         seconds += clock() - start
         advance(every)
         finished = train - train == 0
         due = finished and (curve or last == task.steps)
-        loss = evaluate(task, model, validation) if due else None
+        loss = evaluate(task, seen, validation) if due else None
         finished = finished and (loss is None or loss - loss == 0)
         looks.append(Look(last, seconds, train, loss) if finished else Look(last, seconds, float("nan"), None))
         if not finished:
             advance(task.steps - last)
             break
-    return Outcome(looks, finished, model)
+    return Outcome(looks, finished, seen)
 
 
 @torch.no_grad()
