@@ -609,17 +609,19 @@ def jax_loss(network: str, x: np.ndarray, y: np.ndarray) -> Callable[[list[Any]]
     return loss
 
 
-def torch_summary(network: str) -> list[np.ndarray]:
+def torch_summary(network: str, order: int = 3) -> list[np.ndarray]:
+    """Return torch's summary of order 3, of which order 2 has no third derivatives."""
     import torch
 
     from inna_torch import summary
 
     weights, direction, x, y = problem(network)
     found = summary(torch_loss(network, x, y), [torch.tensor(w) for w in weights], [torch.tensor(u) for u in direction])
-    return [a.numpy() for a in found]
+    gradient, hessian, third = (a.numpy() for a in found)
+    return [gradient, hessian, third if order == 3 else 0 * third]
 
 
-def jax_summary(network: str, unrolled: int, jit: bool) -> list[np.ndarray]:
+def jax_summary(network: str, unrolled: int, jit: bool, order: int) -> list[np.ndarray]:
     import jax
     import jax.numpy as jnp
 
@@ -631,7 +633,7 @@ def jax_summary(network: str, unrolled: int, jit: bool) -> list[np.ndarray]:
     params, moves = [jnp.asarray(w) for w in weights], [jnp.asarray(u) for u in direction]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "UNROLLED", unrolled)
-        compute = lambda p, u: module.summary(jax_loss(network, x, y), p, u)  # noqa: E731
+        compute = lambda p, u: module.summary(jax_loss(network, x, y), p, u, order=order)  # noqa: E731
         found = (jax.jit(compute) if jit else compute)(params, moves)
     return [np.asarray(a) for a in found]
 
@@ -643,18 +645,20 @@ def closeness(got: list[np.ndarray], want: list[np.ndarray]) -> float:
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 @pytest.mark.parametrize("unrolled", [0, 32])
 @pytest.mark.parametrize("jit", [False, True])
-def test_jax_agrees_with_torch(network: str, unrolled: int, jit: bool) -> None:
+@pytest.mark.parametrize("order", [2, 3])
+def test_jax_agrees_with_torch(network: str, unrolled: int, jit: bool, order: int) -> None:
     skip_without("torch", "jax", "optax")
-    assert closeness(jax_summary(network, unrolled, jit), torch_summary(network)) <= 1e-10
+    assert closeness(jax_summary(network, unrolled, jit, order), torch_summary(network, order)) <= 1e-10
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_keras_agrees_with_torch(network: str, backend: str, workers: Any) -> None:
+@pytest.mark.parametrize("order", [2, 3])
+def test_keras_agrees_with_torch(network: str, backend: str, order: int, workers: Any) -> None:
     skip_without("torch", "keras", BACKENDS[backend])
     worker = workers({"KERAS_BACKEND": backend})
-    got = worker.call("conformance_tests.newton_keras_checks:network_summary", network)
-    assert closeness(got, torch_summary(network)) <= KERAS_PRECISION[backend]
+    got = worker.call("conformance_tests.newton_keras_checks:network_summary", network, order)
+    assert closeness(got, torch_summary(network, order)) <= KERAS_PRECISION[backend]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
