@@ -10,8 +10,15 @@ if not (torch.distributed.is_available() and torch.distributed.is_gloo_available
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
 from conformance_tests import torch_ranks  # noqa: E402
+from conformance_tests.test_torch_paths import COMPILES  # noqa: E402
 
-EACH = pytest.mark.parametrize("name", torch_ranks.OPTIMIZERS)
+EACH = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[COMPILES] if "compiled" in options else [])
+        for name, (_, options) in torch_ranks.OPTIMIZERS.items()
+    ],
+)
 
 
 def run(world: int, task: str, name: str, tmp_path: Path, scratch: Path) -> list[list[Any]]:

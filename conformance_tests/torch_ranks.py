@@ -16,6 +16,7 @@ OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "INNA-foreach": (inna_torch.INNA, {"lr": 0.05, "foreach": True}),
     "INNA-single": (inna_torch.INNA, {"lr": 0.05, "foreach": False}),
     "INNAprop": (inna_torch.INNAprop, {"lr": 0.01}),
+    "INNAprop-compiled": (inna_torch.INNAprop, {"lr": 0.01, "compiled": True, "foreach": False}),
 }
 
 
