@@ -38,6 +38,7 @@ class Elementwise(keras.optimizers.Optimizer):
         checked_choice("published_decay", published_decay, (True, False))
         checked_choice("kahan_sum", kahan_sum, (True, False, None))
         check_storable(hyperparameters(algorithm))
+        weight_decay = checked_decay(weight_decay)  # here too: TensorFlow wraps what a setter is given
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
         self.algorithm = algorithm
         self.published_decay = published_decay
@@ -100,9 +101,7 @@ class Elementwise(keras.optimizers.Optimizer):
 
     @weight_decay.setter
     def weight_decay(self, weight_decay: Any) -> None:
-        weight_decay = None if weight_decay is None else checked_number("weight_decay", weight_decay)
-        check_storable({"weight_decay": weight_decay})
-        self._weight_decay = weight_decay
+        self._weight_decay = checked_decay(weight_decay)
 
     def load_own_variables(self, store: Any) -> None:
         """Take over the variables of a saved optimizer, all or none.
@@ -254,6 +253,13 @@ def hyperparameter(name: str) -> property:
         optimizer.algorithm = algorithm
 
     return property(lambda optimizer: getattr(optimizer.algorithm, name), set_to)
+
+
+def checked_decay(weight_decay: Any) -> float | None:
+    if weight_decay is not None:
+        weight_decay = checked_number("weight_decay", weight_decay)
+        check_storable({"weight_decay": weight_decay})
+    return weight_decay
 
 
 def check_storable(values: dict[str, Any]) -> None:
