@@ -114,7 +114,9 @@ def training(session: nox.Session) -> None:
     Then train two stored rows of digits again, and see that they are repeated within their spread.
     """
     install(session, ["torch"], ["training"])
-    small = ["--task", "digits,burgers", "--regime", "cosine", "--budget", "4", "--out", "training-results"]
+    optimizers = "inna,innaprop,sgd,momentum,adagrad,adam,adamw,newton"
+    small = ["--task", "digits,burgers", "--regime", "cosine", "--optimizer", optimizers]
+    small += ["--budget", "4", "--out", "training-results"]
     session.run("python", "-m", "benchmarks", "training", *(session.posargs or small))
     stored = ["--task", "digits", "--regime", "cosine", "--optimizer", "inna,adamw"]
     session.run("python", "-m", "benchmarks", "training-repeat", *stored)
