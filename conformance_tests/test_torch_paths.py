@@ -290,6 +290,22 @@ def test_a_step_that_must_be_compiled_anew_and_cannot_changes_nothing() -> None:
 
 
 @COMPILES
+def test_a_compiled_step_leaves_the_record_of_warnings_alone() -> None:
+    """A warning that is shown once for its place is not shown again after each step."""
+    (p,) = params = parameters(torch.bfloat16, ((40,),))
+    instance = inna_torch.INNA(params, lr=0.05, compiled=True)
+    set_gradients(params, 0)
+    instance.step()
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            warnings.warn("the user's own", UserWarning, stacklevel=1)
+            instance.step()
+    assert [str(w.message) for w in shown] == ["the user's own"]
+    assert p.isfinite().all()
+
+
+@COMPILES
 def test_gradients_with_a_graph_need_no_other_code() -> None:
     torch._dynamo.reset()
     _single.compiled_loop.cache_clear()

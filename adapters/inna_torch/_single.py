@@ -118,11 +118,9 @@ def compiled_step(
         RuntimeError: if it cannot be compiled.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own imports
-            call = compiled_loop(kind, names, dtype, device, published, maximize)
-            # Each time, since torch.compile may have to start anew: after other numbers of threads, under autocast, ...
-            try_out(call, kind, dtype, device, length=2)
+        call = compiled_loop(kind, names, dtype, device, published, maximize)
+        # Each time, since torch.compile may have to start anew: after other numbers of threads, under autocast, ...
+        try_out(call, kind, dtype, device, length=2)
     except Exception as error:
         raise RuntimeError(
             f"Invalid compiled: True (expected False where torch.compile cannot build {kind.__name__}): {error}"
@@ -165,8 +163,10 @@ def compiled_loop(
     for function in step, enter:
         # a code object of its own: torch.compile counts the graphs of each, and gives up beyond eight
         function.__code__ = function.__code__.replace(co_name=f"{kind.__name__}_{function.__name__}")
-    call = CompiledStep(names, torch.compile(enter, dynamic=True))
-    try_out(call, kind, dtype, device, length=2**20)  # a length for which threads are worth while
+    with warnings.catch_warnings():  # here only, since it makes Python forget which warnings it has shown
+        warnings.simplefilter("ignore")  # torch's own imports
+        call = CompiledStep(names, torch.compile(enter, dynamic=True))
+        try_out(call, kind, dtype, device, length=2**20)  # a length for which threads are worth while
     return call
 
 
