@@ -182,27 +182,25 @@ def variant(base: str, name: str, title: str, **changes: Any) -> Row:
     return replace(row, name=f"{base}-{name}", title=f"{row.title}, {title}", **{**where, **changes})
 
 
-def decayed(base: str) -> Row:
+def with_argument(base: str, argument: str, values: Log) -> dict[str, Any]:
+    """Return what an optimizer is changed to that has one more argument, searched among these values."""
     row = OPTIMIZERS[base]
 
     def arguments(drawn: Mapping[str, Any]) -> dict[str, Any]:
-        own = {name: value for name, value in drawn.items() if name != "weight_decay"}
-        return {**row.arguments(own), "weight_decay": drawn["weight_decay"]}
+        own = {name: value for name, value in drawn.items() if name != argument}
+        return {**row.arguments(own), argument: drawn[argument]}
 
-    return variant(
-        base, "decay", "decoupled weight decay", space={**row.space, "weight_decay": WEIGHT_DECAY}, arguments=arguments
-    )
+    return {"space": {**row.space, argument: values}, "arguments": arguments}
+
+
+def decayed(base: str) -> Row:
+    return variant(base, "decay", "decoupled weight decay", **with_argument(base, "weight_decay", WEIGHT_DECAY))
 
 
 def average(base: str) -> Row:
-    row = OPTIMIZERS[base]
-
-    def arguments(drawn: Mapping[str, Any]) -> dict[str, Any]:
-        own = {name: value for name, value in drawn.items() if name != "forget_weights"}
-        return {**row.arguments(own), "forget_weights": drawn["forget_weights"]}
-
-    space = {**row.space, "forget_weights": FORGET_WEIGHTS}
-    return variant(base, "average", "averaged weights", space=space, arguments=arguments, make=averaged(row.make))
+    make = averaged(OPTIMIZERS[base].make)
+    changes = with_argument(base, "forget_weights", FORGET_WEIGHTS)
+    return variant(base, "average", "averaged weights", make=make, **changes)
 
 
 VARIANTS = {
