@@ -342,3 +342,37 @@ def test_a_fast_path_goes_on_where_a_compiled_one_stopped() -> None:
         assert kernel.call_count == (0 if take is step else 1)
         b.step()
         assert difference(ours, plain) < 1e-6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@EACH
+def test_a_captured_step_is_replayed(optimizer: Any) -> None:
+    """A CUDA graph of a capturable step makes the steps that follow, also with other gradients and step sizes."""
+    ours, plain = ([p.detach().cuda().requires_grad_() for p in parameters(torch.float32)] for _ in range(2))
+    lr = torch.tensor(0.05, device="cuda")
+    a, b = optimizer(ours, lr=lr, capturable=True), optimizer(plain, lr=0.05)
+
+    def give_gradients(k: int) -> None:
+        for i, (p, q) in enumerate(zip(ours, plain, strict=True)):
+            g = torch.full_like(p, 0.1 * (i + 1)) * (-1) ** k + p.detach()
+            p.grad = g if p.grad is None else p.grad.copy_(g)  # a graph reads the memory that it was recorded with
+            q.grad = g.clone()
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # the first steps make the state, which no graph can
+        for k in range(2):
+            give_gradients(k)
+            a.step()
+            b.step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):  # records, and changes nothing
+        a.step()
+    for k in range(2, 6):
+        lr.fill_(0.05 / k)
+        b.param_groups[0]["lr"] = 0.05 / k
+        give_gradients(k)
+        graph.replay()
+        b.step()
+        assert difference(ours, plain) < 2e-6, k

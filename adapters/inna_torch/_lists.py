@@ -145,9 +145,14 @@ class Namespace:
         total.terms = {id(field): (1.0, field, None, "x")}
         root = []
         for part in field:
-            out = self.scratch[: part.numel()].as_strided(part.shape, dense_strides(part))
-            root.append(torch.sqrt(part, out=out))
+            root.append(self.scratch[: part.numel()].as_strided(part.shape, dense_strides(part)))
             self.scratch = self.scratch[part.numel() :]
+        if self.scratch.is_cpu:  # it reads and writes memory for each call
+            for part, out in zip(field, root, strict=True):
+                torch.sqrt(part, out=out)
+        else:  # an accelerator is started for each call
+            TORCH._foreach_copy_(root, field)
+            TORCH._foreach_sqrt_(root)
         return Vector.of(root) * math.sqrt(factor)
 
 

@@ -1,11 +1,11 @@
 """The one torch shell: it turns an algorithm of `inna_core` into a `torch.optim.Optimizer`."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain, compress, repeat
-from operator import attrgetter
+from operator import attrgetter, is_, itemgetter
 from typing import Any, ClassVar, NamedTuple
 
 import array_api_compat.torch as xp
@@ -19,16 +19,30 @@ from inna_core.algorithm import Algorithm
 from inna_core.sgd_kernel import NesterovStep, nesterov_step
 from inna_torch._kernel_state import KernelState
 from inna_torch._lists import TORCH, blocks, flattens
+from inna_torch._packed import Packed, packed
 from inna_torch._single import NARROW, THETA, CompiledStep, compiled_step, compute_dtype, next_values, packed_numbers
-from inna_torch._steps import adamw_devices, adamw_kernel_step, alike, foreach_step, sgd_devices, sgd_kernel
+from inna_torch._steps import (
+    adamw_devices,
+    adamw_kernel_step,
+    alike,
+    foreach_step,
+    packed_adamw_kernel_step,
+    sgd_devices,
+    sgd_kernel,
+)
 
 Tensor = torch.Tensor
 
 PLAIN = {torch.nn.Parameter, torch.Tensor}
-LAYOUT, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "dtype", "device", "is_cpu"))
+LAYOUT, SHAPE, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "shape", "dtype", "device", "is_cpu"))
+UNIT = attrgetter("unit")
 
 CACHED = 2**17
 """Elements whose temporaries stay in a processor's cache."""
+FASTER = 128
+"""How many times more elements an accelerator works on in the time that it takes to start it."""
+ONE = torch.tensor(1.0, device="cpu")
+IMMUTABLE = {float, int, bool, type(None)}
 
 FLAGS = {
     "maximize": (True, False),
@@ -72,12 +86,14 @@ class Bulk(NamedTuple):
         states: of the parameters.
         call: the kernel's arguments, or the compiled function; None for the core's function on lists.
         known: the units of the velocities (SGD kernel), or the number of steps made before.
+        packs: whether to put the states side by side in memory.
     """
 
     columns: list[list[Tensor]]
     states: list[Any]
     call: Any
     known: float
+    packs: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,18 +135,26 @@ class Elementwise(Optimizer):
     algorithm: ClassVar[type[Algorithm]]
     kernel: ClassVar[str]
     """Torch's fused kernel that the fused path runs on: "sgd" or "adamw"."""
-    compiles_above: ClassVar[float]
-    """Elements of a tensor above which compiled code is faster than that kernel."""
+    small: ClassVar[float]
+    """Elements of a tensor up to which that kernel is the faster one on a CPU, compiled code above."""
 
     _hyper: ClassVar[tuple[str, ...]]
     _fields: ClassVar[tuple[str, ...]]
     _arrays: ClassVar[tuple[str, ...]]
+    _entries: ClassVar[Callable[[dict[str, Any]], tuple[Any, ...]]]
+
+    # not a part of what is pickled or copied
+    _checked: Mapping[int, tuple[tuple[Any, ...], Scalars]] = {}
+    """By position of a group: its entries when they were last validated, and what was made of them."""
+    _packs: tuple[Packed, ...] = ()
+    """States of small tensors that lie side by side in memory."""
 
     def __init_subclass__(cls) -> None:
         # names once and for all: torch.compile cannot trace dataclasses.fields
         cls._hyper = tuple(entry.name for entry in fields(cls.algorithm))  # type: ignore[arg-type]
         cls._fields = cls.algorithm.state_type._fields  # type: ignore[attr-defined]
         cls._arrays = tuple(name for name in cls._fields if name != "step")
+        cls._entries = itemgetter("lr", "weight_decay", *cls._hyper, *FLAGS)
 
     def __init__(self, params: Any, **defaults: Any) -> None:
         self._checked_algorithm(defaults)
@@ -185,6 +209,7 @@ class Elementwise(Optimizer):
             for p in group["params"]:
                 self._check_state(p, state["state"].get(p, {}))
         super().__setstate__(state)
+        self._packs = ()
         self.defaults = defaults
         self._step_supports_amp_scaling = defaults["fused"] is True
 
@@ -246,6 +271,9 @@ class Elementwise(Optimizer):
         for p, state in self.state.items():
             if isinstance(state, KernelState):
                 self.state[p] = dict(state)
+        for pack in self._packs:
+            pack.unpack()
+        self._packs = ()
 
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -279,8 +307,8 @@ class Elementwise(Optimizer):
         check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
         (check_capture or self._cuda_graph_capture_health_check)()  # torch's own, under its newer or older name
         ready = []
-        for group in self.param_groups:
-            scalars = self._scalars(group)
+        for index, group in enumerate(self.param_groups):
+            scalars = self._known_scalars(index, group)
             bulks = self._at_once(group, scalars)
             leaves = [] if bulks else self._leaves(group)
             ready.append((group, scalars, bulks, leaves, list(self._paths(group, scalars, leaves))))
@@ -297,6 +325,18 @@ class Elementwise(Optimizer):
                 path(group, scalars, chosen)
 
     # What is validated before a step, with nothing changed yet
+
+    def _known_scalars(self, index: int, group: dict[str, Any]) -> Scalars:
+        """Return what `_scalars` does, without doing it again where every entry is the very object that it was."""
+        entries = type(self)._entries(group)
+        if index in self._checked:
+            before, scalars = self._checked[index]
+            if all(map(is_, entries, before)):
+                return scalars
+        scalars = self._scalars(group)
+        if IMMUTABLE.issuperset(map(type, entries)):
+            self._checked = {**self._checked, index: (entries, scalars)}
+        return scalars
 
     def _scalars(self, group: dict[str, Any]) -> Scalars:
         algorithm = self._checked_algorithm(group)
@@ -316,53 +356,65 @@ class Elementwise(Optimizer):
         A small parameter is updated in less time than it takes to look at it closely. So the questions are put to all
         tensors at once here; `_leaves` and `_paths` come to the same answers, one parameter after the other.
         """
-        params = [p for p in group["params"] if p.grad is not None]
+        grads = [g for p in group["params"] if (g := p.grad) is not None]
+        params = group["params"]
+        if len(grads) < len(params):
+            params = [p for p in params if p.grad is not None]
         kernel = self._may_use_kernel(group, scalars)
-        lists = group["foreach"] and self._may_use_lists(group, scalars)
+        automatic = group["foreach"] is None and group["fused"] is None
+        lists = self._may_use_lists(group, scalars) and (automatic or group["foreach"])
         if not params or group["capturable"] or not (kernel or lists):
             return []
-        large = [p.numel() > self.compiles_above for p in params] if group["compiled"] else []
         in_units = kernel and self.kernel == "sgd"
         states: list[Any] = list(map(self.state.get, params))
         if set(map(type, states)) != ({KernelState} if in_units else {dict}) or not all(states):
             return []
         if set(map(len, states)) != {len(self._fields)}:
             return []
-        raw = dict.__getitem__  # past KernelState's own, which would convert its velocity to show it
-        try:
-            slots = {name: [raw(state, name) for state in states] for name in self._fields}
-        except KeyError:
-            return []
-        columns = [params, [p.grad for p in params], *(slots[name] for name in self._arrays)]
-        if not set(map(type, chain(*columns, slots.get("step", [])))) <= PLAIN:
-            return []
-        if in_units:  # what the kernel has held since the last step, nobody else has touched
-            held: set[Any] = {state.unit for state in states}
+        pack = next((pack for pack in self._packs if pack.holds(states)), None)
+        if pack is None:
+            raw = dict.__getitem__  # past KernelState's own, which would convert its velocity to show it
+            try:
+                slots = {name: list(map(raw, states, repeat(name))) for name in self._fields}
+            except KeyError:
+                return []
+            columns = [params, grads, *(slots[name] for name in self._arrays)]
+            tensors, counts, shapes = [*chain(*columns)], slots.get("step", []), list(map(SHAPE, params))
+            if not set(map(type, counts)) <= PLAIN:
+                return []
+            # what the kernel has held since the last step, nobody else has touched
+            held: set[Any] = set(map(UNIT, states)) if in_units else set(map(float, counts or [0.0]))
         else:
-            held = set(map(float, slots.get("step", [0.0])))
-        if len(held) > 1 or None in held:
+            columns = [params, grads]
+            tensors, shapes = [*params, *grads, *(pack.memory[name] for name in self._arrays)], pack.shapes
+            held = set(pack.memory["step"].tolist())
+        if len(held) > 1 or None in held or not set(map(type, tensors)) <= PLAIN:
             return []
-        dtypes = set(map(DTYPE, chain(*columns)))
-        devices = {params[0].device} if all(map(IS_CPU, chain(*columns))) else set(map(DEVICE, chain(*columns)))
+        dtypes = set(map(DTYPE, tensors))
+        devices = {params[0].device} if all(map(IS_CPU, tensors)) else set(map(DEVICE, tensors))
         if not (
-            set(map(LAYOUT, columns[1])) == {torch.strided}
+            set(map(LAYOUT, grads)) == {torch.strided}
             and len(dtypes) == len(devices) == 1
-            and all(all(map(torch.Tensor.is_same_size, params, column)) for column in columns[1:])
-            and (not kernel or all(map(torch.Tensor.is_contiguous, chain(*columns))))
+            and all(list(map(SHAPE, column)) == shapes for column in columns)
+            and (not (kernel or group["compiled"]) or all(map(torch.Tensor.is_contiguous, tensors)))
         ):
             return []
         (dtype,), (device,), (known,) = dtypes, devices, held
         if dtype in NARROW:
             return []
         call = self._kernel_call(group, scalars, dtype, device.type, known) if kernel else None
-        if kernel and call is None:
+        if kernel and call is None and (in_units or not lists):
             return []
         whole = Bulk(columns, states, call, known)
-        if not any(large):
-            return [whole]
-        compiled = self._compiled_call(group, scalars, dtype, device, self._arrays)
-        small = part_of(whole, [not x for x in large])
-        return [part_of(whole, large)._replace(call=compiled), *([small] if small.states else [])]
+        packs = isinstance(call, AdamWStep) and device.type == "cpu"
+        if pack or not (packs or group["compiled"]):
+            return [whole._replace(packs=packs)]
+        most = self._small(device) if kernel else 1
+        large = [n > most for n in map(torch.Tensor.numel, params)]
+        rest, few = part_of(whole, large), part_of(whole, [not x for x in large])._replace(packs=packs)
+        if rest.states and group["compiled"]:
+            rest = rest._replace(call=self._compiled_call(group, scalars, dtype, device, self._arrays))
+        return [bulk for bulk in (rest, few) if bulk.states]
 
     def _leaves(self, group: dict[str, Any]) -> list[Leaf]:
         leaves, state_of = [], self.state.get
@@ -451,7 +503,7 @@ class Elementwise(Optimizer):
                 if (
                     group["compiled"]
                     and scalars.known
-                    and p.numel() > (self.compiles_above if takes == "kernel" else 1)
+                    and p.numel() > (self._small(p.device) if takes == "kernel" else 1)
                 ):
                     names = (*self._arrays, "compensation") if compensates(p, group) else self._arrays
                     if self._lies_flat(leaf, names):
@@ -471,6 +523,10 @@ class Elementwise(Optimizer):
             elif group["fused"]:
                 self._say_once("single" if takes == "single" else "foreach")
             yield path, chosen
+
+    def _small(self, device: torch.device) -> float:
+        """Return the elements of a tensor up to which the kernel is faster there than compiled code."""
+        return self.small if device.type == "cpu" else FASTER * self.small
 
     def _may_use_lists(self, group: dict[str, Any], scalars: Scalars) -> bool:
         counted = group["capturable"] and "step" in self._fields
@@ -564,8 +620,9 @@ class Elementwise(Optimizer):
             nesterov=call.nesterov,
             maximize=call.maximize != group["maximize"],
         )
-        for state in bulk.states:
-            state.unit = call.unit
+        if call.unit != bulk.known:
+            for state in bulk.states:
+                state.unit = call.unit
 
     def _adamw_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for k, columns, states in self._by_step(group, scalars, leaves, self._arrays):
@@ -574,8 +631,31 @@ class Elementwise(Optimizer):
 
     def _run_adamw(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
         algorithm: Any = scalars.algorithm
-        adamw_kernel_step(bulk.call, algorithm.sigma, bulk.columns)
-        self._count(bulk.states)
+        if not bulk.packs:
+            adamw_kernel_step(bulk.call, algorithm.sigma, bulk.columns)
+            self._count(bulk.states)
+            return
+        pack, (params, grads, *_) = self._packed(bulk), bulk.columns
+        memory = [pack.memory[name] for name in self._arrays]
+        packed_adamw_kernel_step(bulk.call, algorithm.sigma, params, grads, memory, pack.parts)
+        pack.memory["step"].add_(1)
+
+    def _packed(self, bulk: Bulk) -> Packed:
+        """Return the states of a step as they lie side by side in memory, where they are put if they do not yet."""
+        for pack in self._packs:
+            if pack.holds(bulk.states):
+                return pack
+        made = packed(bulk.columns[0], bulk.states, self._fields)
+        # what is left in older memory would hold all of it
+        now, own = set(map(id, bulk.states)), set(map(id, self.state.values()))
+        kept = []
+        for pack in self._packs:
+            if now.isdisjoint(map(id, pack.states)) and own.issuperset(map(id, pack.states)):
+                kept.append(pack)
+            else:
+                pack.unpack()
+        self._packs = (*kept, made)
+        return made
 
     def _by_step(
         self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf], names: tuple[str, ...]
@@ -632,7 +712,8 @@ class Elementwise(Optimizer):
 
     def _count(self, states: list[Any]) -> None:
         if "step" in self._fields:
-            TORCH._foreach_add_([state["step"] for state in states], 1)
+            # a number would be made a tensor for each of them
+            TORCH._foreach_add_([state["step"] for state in states], ONE, alpha=1)
 
     def _compiled_path(self, call: CompiledStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for k, columns, states in self._by_step(group, scalars, leaves, call.names):

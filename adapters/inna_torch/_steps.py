@@ -9,10 +9,12 @@ from inna_core.adamw_kernel import AdamWStep, GradientStep
 from inna_core.decay import update_with_decay
 from inna_torch._lists import TORCH, Namespace, Tensors, Vector, blocks, update_in_place
 
-SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS = 2**15, 2**22, 48
-"""Elements of a block, and how many blocks there should be: two temporaries are at most 1/24 of the parameters."""
-SMALL = 2**14
-"""Elements that are copied in the time of a call, or so."""
+BLOCKS = 42
+"""How many blocks there should be: two temporaries are at most 1/21 of the parameters."""
+ON_CPU = 2**15, 2**22
+"""Elements of a block, at least and at most."""
+ELSEWHERE = 2**23, 2**25
+"""Likewise on accelerators, which large blocks keep busy and which have no cache that would reward small ones."""
 
 
 def foreach_step(
@@ -70,24 +72,18 @@ def adamw_kernel_step(call: AdamWStep, sigma: float, columns: list[Tensors]) -> 
         columns: parameters, gradients, velocities and second moments: tensors of one dtype and device, those at the
             same position dense and alike in memory.
     """
+    if not all(map(is_simple, columns[0])):  # as they lie in memory: views and copies of them then lie alike
+        columns = [[x.as_strided((x.numel(),), (1,)) for x in column] for column in columns]
     # in pieces that stay in the cache between the kernels, and so that what they leave there needs little memory
     pieces = blocks(columns, block_size(columns[0]))
     scratch = columns[0][0].new_empty(2, largest(pieces))
-    t = torch.tensor(math.inf, dtype=torch.float32, device="cpu")
     for theta, grads, v, s in pieces:
-        x = started_at(v, scratch[0])
+        n = elements(v)
+        x = unflatten(scratch[0, :n], v)
+        TORCH._foreach_copy_(x, v)
         # the kernel adds 0 times the old first moment, which must be finite, and leaves the gradient there
-        moments = split_like(v, scratch[1, : sum(map(len, x))].zero_())
-        TORCH._fused_adamw_(
-            *(x, grads, moments, s, [], [t] * len(x)),
-            lr=call.lr,
-            beta1=0.0,
-            beta2=sigma,
-            weight_decay=0.0,
-            eps=call.eps,
-            amsgrad=False,
-            maximize=False,
-        )
+        moments = unflatten(scratch[1, :n].zero_(), v)
+        adamw_kernel(x, grads, moments, s, call, sigma)
         gradient_step(theta, x, call.parameter)
         if call.velocity is None:
             TORCH._foreach_mul_(v, call.shrink)
@@ -95,35 +91,97 @@ def adamw_kernel_step(call: AdamWStep, sigma: float, columns: list[Tensors]) -> 
             gradient_step(v, x, call.velocity)
 
 
+Part = tuple[slice, slice]
+"""Some of a list of tensors, and their elements where the tensors lie side by side."""
+
+
+def parts(tensors: Tensors) -> list[Part]:
+    """Return the blocks to work on, of whole tensors."""
+    found, first, start = [], 0, 0
+    for (piece,) in blocks([tensors], max(block_size(tensors), max(map(torch.Tensor.numel, tensors)))):
+        last, stop = first + len(piece), start + elements(piece)
+        found.append((slice(first, last), slice(start, stop)))
+        first, start = last, stop
+    return found
+
+
+def packed_adamw_kernel_step(
+    call: AdamWStep, sigma: float, theta: Tensors, grads: Tensors, state: Tensors, pieces: list[Part]
+) -> None:
+    """Make a step of INNAprop as `adamw_kernel_step` does, where the state lies side by side in memory.
+
+    On a CPU a kernel takes longer to be started for a small tensor than to run; here all but one run on whole blocks.
+
+    Args:
+        call: arguments of the kernels.
+        sigma: decay of the second moment.
+        theta: contiguous parameters of one dtype, on a CPU.
+        grads: gradients, like them.
+        state: velocities and second moments: two one-dimensional tensors, each as long as the parameters together.
+        pieces: blocks of them.
+    """
+    for some, where in pieces:
+        part, v, s = theta[some], state[0][where], state[1][where]
+        x = v.clone()
+        gradient = flatten(grads[some])
+        # the copy is left holding the first moment, which with the first decay rate 0 is the gradient itself
+        adamw_kernel([x], [gradient], [gradient], [s], call, sigma)
+        del gradient  # before the next one
+        gradient_step(part, unflatten(x, part), call.parameter)
+        if call.velocity is None:
+            v.mul_(call.shrink)
+        else:
+            gradient_step([v], [x], call.velocity)
+
+
 def block_size(tensors: Tensors) -> int:
     """Return how many elements to work on at a time, where that needs temporaries."""
-    fraction = sum(x.numel() for x in tensors) // BLOCKS
-    # an accelerator is kept busy by large blocks, and has no cache that would reward small ones
-    most = LARGEST_BLOCK if tensors[0].is_cpu else 8 * LARGEST_BLOCK
-    return min(max(fraction, SMALLEST_BLOCK), most)
+    least, most = ON_CPU if tensors[0].is_cpu else ELSEWHERE
+    return min(max(elements(tensors) // BLOCKS, least), most)
 
 
 def largest(pieces: list[list[Tensors]]) -> int:
-    return max(sum(p.numel() for p in piece[0]) for piece in pieces)
+    return max(elements(piece[0]) for piece in pieces)
 
 
-def started_at(start: Tensors, scratch: torch.Tensor) -> Tensors:
-    """Return copies of dense tensors, one-dimensional as they lie in memory, in a common piece of memory."""
-    copies = split_like(start, scratch)
-    whole = scratch[: sum(map(len, copies))]
-    if len(whole) > SMALL * len(copies):
-        for copy, x in zip(copies, start, strict=True):
-            copy.copy_(x.as_strided(copy.shape, (1,)))
-    else:  # calls cost more than memory: take one that copies them all
-        whole.zero_()
-        gradient_step(copies, start, GradientStep(-1.0, 0.0))
-    return copies
+def elements(tensors: Tensors) -> int:
+    return sum(map(torch.Tensor.numel, tensors))
 
 
-def split_like(tensors: Tensors, memory: torch.Tensor) -> Tensors:
-    """Return pieces of memory, one-dimensional, as large as the tensors."""
-    sizes = [x.numel() for x in tensors]
-    return list(memory[: sum(sizes)].split_with_sizes(sizes))
+def is_simple(x: torch.Tensor) -> bool:
+    """Return whether a tensor is contiguous, with strides that follow from its shape.
+
+    Along axes of length 0 and 1 strides mean nothing and may be anything, but CUDA's kernels compare them.
+    """
+    return x.is_contiguous() and (x.is_cpu or not (0 in x.shape or 1 in x.shape))
+
+
+def flatten(tensors: Tensors) -> torch.Tensor:
+    """Return a copy of contiguous tensors, side by side."""
+    x = torch._utils._flatten_dense_tensors(tensors)
+    return x if len(tensors) > 1 else x.clone()
+
+
+def unflatten(memory: torch.Tensor, tensors: Tensors) -> Tensors:
+    """Return pieces of memory, shaped as the tensors."""
+    return torch._utils._unflatten_dense_tensors(memory, tensors)
+
+
+def adamw_kernel(
+    params: Tensors, grads: Tensors, moments: Tensors, squares: Tensors, call: AdamWStep, sigma: float
+) -> None:
+    """Call torch's AdamW kernel, its first decay rate 0; the tensors at the same position are alike in memory."""
+    t = torch.full((), math.inf, dtype=torch.float32, device=params[0].device)
+    TORCH._fused_adamw_(
+        *(params, grads, moments, squares, [], [t] * len(params)),
+        lr=call.lr,
+        beta1=0.0,
+        beta2=sigma,
+        weight_decay=0.0,
+        eps=call.eps,
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 def gradient_step(y: Tensors, x: Tensors, step: GradientStep) -> None:
@@ -157,10 +215,7 @@ def sgd_kernel(
 
 
 def alike(x: torch.Tensor) -> torch.Tensor:
-    """Return a tensor, or a view of it, whose strides follow from its shape.
-
-    Along axes of length 0 and 1 strides mean nothing and may be anything, but CUDA's kernel compares them.
-    """
+    """Return a dense tensor, or a view of it, whose strides follow from its shape (see `is_simple`)."""
     return x.view(-1) if (0 in x.shape or 1 in x.shape) and x.is_contiguous() else x
 
 
@@ -171,4 +226,4 @@ def sgd_devices() -> tuple[str, ...]:
 
 def adamw_devices() -> tuple[str, ...]:
     """Return the device types on which torch's AdamW kernel is known to do what `inna_core.adamw_kernel` asks of it."""
-    return ("cpu",) if hasattr(torch, "_fused_adamw_") and sgd_devices() else ()
+    return ("cpu", "cuda") if hasattr(torch, "_fused_adamw_") and sgd_devices() else ()

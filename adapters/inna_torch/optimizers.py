@@ -49,7 +49,7 @@ class INNA(Elementwise):
 
     algorithm = inna_core.INNA
     kernel = "sgd"
-    compiles_above = math.inf  # torch's kernel is one pass over memory, too
+    small = math.inf  # torch's kernel is one pass over memory, too
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class INNAprop(Elementwise):
 
     algorithm = inna_core.INNAprop
     kernel = "adamw"
-    compiles_above = 2**14
+    small = 2**14
 
     def __init__(
         self,
