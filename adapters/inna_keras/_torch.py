@@ -56,7 +56,7 @@ def apply(
                 TORCH._foreach_mul_(theta, 1 - lr * weight_decay)
             TORCH._foreach_add_(theta, grads, alpha=momentum.gradient)
             sgd_kernel(
-                *(columns if first.is_cpu else [[alike(x) for x in column] for column in columns]),
+                *(columns if first.is_cpu else alike(columns)),
                 lr=momentum.lr,
                 momentum=momentum.momentum,
                 dampening=momentum.dampening,

@@ -25,10 +25,13 @@ from inna_torch._steps import (
     adamw_devices,
     adamw_kernel_step,
     alike,
+    flatten,
     foreach_step,
+    gathering_pays,
     packed_adamw_kernel_step,
     sgd_devices,
     sgd_kernel,
+    unflatten,
 )
 
 Tensor = torch.Tensor
@@ -87,6 +90,7 @@ class Bulk(NamedTuple):
         call: the kernel's arguments, or the compiled function; None for the core's function on lists.
         known: the units of the velocities (SGD kernel), or the number of steps made before.
         packs: whether to put the states side by side in memory.
+        pack: the states, if they are known to lie there.
     """
 
     columns: list[list[Tensor]]
@@ -94,6 +98,27 @@ class Bulk(NamedTuple):
     call: Any
     known: float
     packs: bool = False
+    pack: Packed | None = None
+
+
+class Alike(NamedTuple):
+    """What the parameters of a group, their gradients and their states have in common.
+
+    Attributes:
+        arrays: the fields of the states other than the step.
+        known: as in `Bulk`.
+        dtype: of all tensors but the counts of steps.
+        device: of all tensors, likewise.
+        contiguous: whether all are.
+        pack: the states, if they lie side by side in memory.
+    """
+
+    arrays: list[list[Tensor]]
+    known: float
+    dtype: torch.dtype
+    device: torch.device
+    contiguous: bool
+    pack: Packed | None
 
 
 @dataclass(frozen=True)
@@ -369,52 +394,65 @@ class Elementwise(Optimizer):
         states: list[Any] = list(map(self.state.get, params))
         if set(map(type, states)) != ({KernelState} if in_units else {dict}) or not all(states):
             return []
-        if set(map(len, states)) != {len(self._fields)}:
+        common = self._alike(params, grads, states, in_units)
+        compiles = group["compiled"]
+        if common is None or common.dtype in NARROW or not (common.contiguous or (lists and not (kernel or compiles))):
             return []
+        arrays, known, dtype, device, contiguous, pack = common
+        call = self._kernel_call(group, scalars, dtype, device.type, known) if kernel else None
+        if kernel and call is None and (in_units or not lists):
+            return []
+        whole = Bulk([params, grads, *arrays], states, call, known)
+        packs = self.kernel == "adamw" and contiguous and (call is not None or gathering_pays(device.type))
+        if not (packs or compiles):
+            return [whole]
+        most = self._small(device) if kernel else 1
+        small = [pack is not None or n <= most for n in map(torch.Tensor.numel, params)]
+        few, *bulks = (whole,) if all(small) else (part_of(whole, small), part_of(whole, [not x for x in small]))
+        few = few._replace(packs=packs and len(few.states) > 1, pack=pack)
+        if compiles:
+            bulks = [
+                bulk._replace(call=self._compiled_call(group, scalars, dtype, device, self._arrays)) for bulk in bulks
+            ]
+            if few.packs and call is None:  # side by side they are large
+                few = few._replace(call=self._compiled_call(group, scalars, dtype, device, self._arrays))
+        return [few, *bulks] if few.states else bulks
+
+    def _alike(self, params: list[Any], grads: list[Any], states: list[Any], in_units: bool) -> Alike | None:
+        """Return what all of these tensors have in common, or None if they are not plain, valid and alike."""
+        if set(map(len, states)) != {len(self._fields)}:
+            return None
         pack = next((pack for pack in self._packs if pack.holds(states)), None)
         if pack is None:
             raw = dict.__getitem__  # past KernelState's own, which would convert its velocity to show it
             try:
                 slots = {name: list(map(raw, states, repeat(name))) for name in self._fields}
             except KeyError:
-                return []
-            columns = [params, grads, *(slots[name] for name in self._arrays)]
-            tensors, counts, shapes = [*chain(*columns)], slots.get("step", []), list(map(SHAPE, params))
+                return None
+            counts = slots.get("step", [])
             if not set(map(type, counts)) <= PLAIN:
-                return []
+                return None
             # what the kernel has held since the last step, nobody else has touched
             held: set[Any] = set(map(UNIT, states)) if in_units else set(map(float, counts or [0.0]))
-        else:
-            columns = [params, grads]
-            tensors, shapes = [*params, *grads, *(pack.memory[name] for name in self._arrays)], pack.shapes
+            arrays = [slots[name] for name in self._arrays]
+            tensors, shaped, shapes = [*params, *grads, *chain(*arrays)], [grads, *arrays], list(map(SHAPE, params))
+        else:  # what the states hold is known
             held = set(pack.memory["step"].tolist())
+            arrays = [pack.entries[name] for name in self._arrays]
+            memory = [pack.memory[name] for name in self._arrays]
+            tensors, shaped, shapes = [*params, *grads, *memory], [params, grads], pack.shapes
         if len(held) > 1 or None in held or not set(map(type, tensors)) <= PLAIN:
-            return []
+            return None
         dtypes = set(map(DTYPE, tensors))
         devices = {params[0].device} if all(map(IS_CPU, tensors)) else set(map(DEVICE, tensors))
         if not (
             set(map(LAYOUT, grads)) == {torch.strided}
             and len(dtypes) == len(devices) == 1
-            and all(list(map(SHAPE, column)) == shapes for column in columns)
-            and (not (kernel or group["compiled"]) or all(map(torch.Tensor.is_contiguous, tensors)))
+            and all(list(map(SHAPE, column)) == shapes for column in shaped)
         ):
-            return []
-        (dtype,), (device,), (known,) = dtypes, devices, held
-        if dtype in NARROW:
-            return []
-        call = self._kernel_call(group, scalars, dtype, device.type, known) if kernel else None
-        if kernel and call is None and (in_units or not lists):
-            return []
-        whole = Bulk(columns, states, call, known)
-        packs = isinstance(call, AdamWStep) and device.type == "cpu"
-        if pack or not (packs or group["compiled"]):
-            return [whole._replace(packs=packs)]
-        most = self._small(device) if kernel else 1
-        large = [n > most for n in map(torch.Tensor.numel, params)]
-        rest, few = part_of(whole, large), part_of(whole, [not x for x in large])._replace(packs=packs)
-        if rest.states and group["compiled"]:
-            rest = rest._replace(call=self._compiled_call(group, scalars, dtype, device, self._arrays))
-        return [bulk for bulk in (rest, few) if bulk.states]
+            return None
+        contiguous = all(map(torch.Tensor.is_contiguous, tensors))
+        return Alike(arrays, held.pop(), dtypes.pop(), devices.pop(), contiguous, pack)
 
     def _leaves(self, group: dict[str, Any]) -> list[Leaf]:
         leaves, state_of = [], self.state.get
@@ -599,13 +637,30 @@ class Elementwise(Optimizer):
 
     def _run(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
         runs = {NesterovStep: self._run_sgd, AdamWStep: self._run_adamw, CompiledStep: self._run_compiled}
-        runs.get(type(bulk.call), self._run_lists)(bulk, group, scalars)
+        run = runs.get(type(bulk.call), self._run_lists)
+        if not bulk.packs:
+            run(bulk, group, scalars)
+            if "step" in self._fields:
+                # a number would be made a tensor for each of them
+                TORCH._foreach_add_([state["step"] for state in bulk.states], ONE, alpha=1)
+            return
+        pack, (params, grads, *_) = bulk.pack or self._packed(bulk), bulk.columns
+        memory = [pack.memory[name] for name in self._arrays]
+        if isinstance(bulk.call, AdamWStep):
+            algorithm: Any = scalars.algorithm
+            packed_adamw_kernel_step(bulk.call, algorithm.sigma, params, grads, memory, pack.parts)
+        else:
+            for some, where in pack.parts:
+                theta, grad = flatten(params[some]), flatten(grads[some])
+                run(bulk._replace(columns=[[theta], [grad], *([x[where]] for x in memory)]), group, scalars)
+                TORCH._foreach_copy_(params[some], unflatten(theta, params[some]))
+        pack.memory["step"].add_(1)
 
     def _sgd_path(self, call: NesterovStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         states = [self._kernel_state(leaf, group, scalars.algorithm) for leaf in leaves]
         buffers = [local(state.buffer(call.start)) for state in states]
         columns = [[leaf.p for leaf in leaves], [leaf.grad for leaf in leaves], buffers]
-        self._run_sgd(Bulk(columns, states, call, call.start), group, scalars)
+        self._run(Bulk(columns, states, call, call.start), group, scalars)
 
     def _run_sgd(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
         call, params = bulk.call, bulk.columns[0]
@@ -613,7 +668,7 @@ class Elementwise(Optimizer):
             # Decoupled decay; the kernel's own acts through the gradient, and so on the velocity.
             TORCH._foreach_mul_(params, 1 - scalars.lr * scalars.weight_decay)
         sgd_kernel(
-            *(bulk.columns if params[0].is_cpu else [[alike(x) for x in column] for column in bulk.columns]),
+            *(bulk.columns if params[0].is_cpu else alike(bulk.columns)),
             momentum=call.momentum,
             lr=call.lr,
             dampening=call.dampening,
@@ -627,18 +682,11 @@ class Elementwise(Optimizer):
     def _adamw_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for k, columns, states in self._by_step(group, scalars, leaves, self._arrays):
             call = self._kernel_call(group, scalars, columns[0][0].dtype, columns[0][0].device.type, k)
-            self._run_adamw(Bulk(columns, states, call, k), group, scalars)
+            self._run(Bulk(columns, states, call, k), group, scalars)
 
     def _run_adamw(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
         algorithm: Any = scalars.algorithm
-        if not bulk.packs:
-            adamw_kernel_step(bulk.call, algorithm.sigma, bulk.columns)
-            self._count(bulk.states)
-            return
-        pack, (params, grads, *_) = self._packed(bulk), bulk.columns
-        memory = [pack.memory[name] for name in self._arrays]
-        packed_adamw_kernel_step(bulk.call, algorithm.sigma, params, grads, memory, pack.parts)
-        pack.memory["step"].add_(1)
+        adamw_kernel_step(bulk.call, algorithm.sigma, bulk.columns)
 
     def _packed(self, bulk: Bulk) -> Packed:
         """Return the states of a step as they lie side by side in memory, where they are put if they do not yet."""
@@ -696,7 +744,7 @@ class Elementwise(Optimizer):
 
     def _foreach_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for k, columns, states in self._by_step(group, scalars, leaves, self._arrays):
-            self._run_lists(Bulk(columns, states, None, k), group, scalars)
+            self._run(Bulk(columns, states, None, k), group, scalars)
 
     def _run_lists(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
         foreach_step(
@@ -708,16 +756,10 @@ class Elementwise(Optimizer):
             published=group["published_decay"],
             maximize=group["maximize"],
         )
-        self._count(bulk.states)
-
-    def _count(self, states: list[Any]) -> None:
-        if "step" in self._fields:
-            # a number would be made a tensor for each of them
-            TORCH._foreach_add_([state["step"] for state in states], ONE, alpha=1)
 
     def _compiled_path(self, call: CompiledStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for k, columns, states in self._by_step(group, scalars, leaves, call.names):
-            self._run_compiled(Bulk(columns, states, call, k), group, scalars)
+            self._run(Bulk(columns, states, call, k), group, scalars)
 
     def _run_compiled(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
         params, grads, *others = bulk.columns
@@ -726,7 +768,6 @@ class Elementwise(Optimizer):
         columns = [[p.detach() for p in params], [g.detach() for g in grads], *others]
         flat = [[x if x.ndim == 1 else x.as_strided((x.numel(),), (1,)) for x in column] for column in columns]
         bulk.call.run(zip(repeat(numbers, len(params)), *flat, strict=True))
-        self._count(bulk.states)
 
     def _single_path(self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         for leaf in leaves:
@@ -744,7 +785,8 @@ class Elementwise(Optimizer):
                 if "step" in state:  # counted once, not for each piece
                     entries["step"] = state["step"].clone()
                 self._single(p, g, entries, group, scalars)
-            self._count([stored])
+            if "step" in state:
+                state["step"].add_(1)
 
     def _single(
         self, p: Tensor, g: Tensor, stored: dict[str, Tensor], group: dict[str, Any], scalars: Scalars

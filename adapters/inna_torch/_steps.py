@@ -10,11 +10,11 @@ from inna_core.decay import update_with_decay
 from inna_torch._lists import TORCH, Namespace, Tensors, Vector, blocks, update_in_place
 
 BLOCKS = 42
-"""How many blocks there should be: two temporaries are at most 1/21 of the parameters."""
-ON_CPU = 2**15, 2**22
-"""Elements of a block, at least and at most."""
-ELSEWHERE = 2**23, 2**25
-"""Likewise on accelerators, which large blocks keep busy and which have no cache that would reward small ones."""
+"""How many blocks there should be on a CPU: two temporaries are at most 1/21 of the parameters."""
+SMALLEST_BLOCK, LARGEST_BLOCK = 2**15, 2**22
+"""Elements of a block on a CPU."""
+ELSEWHERE = 2**25
+"""Elements of a block on accelerators, which large blocks keep busy and which have no cache to reward small ones."""
 
 
 def foreach_step(
@@ -72,7 +72,7 @@ def adamw_kernel_step(call: AdamWStep, sigma: float, columns: list[Tensors]) -> 
         columns: parameters, gradients, velocities and second moments: tensors of one dtype and device, those at the
             same position dense and alike in memory.
     """
-    if not all(map(is_simple, columns[0])):  # as they lie in memory: views and copies of them then lie alike
+    if not all(map(torch.Tensor.is_contiguous, columns[0])):  # take them as they lie in memory
         columns = [[x.as_strided((x.numel(),), (1,)) for x in column] for column in columns]
     # in pieces that stay in the cache between the kernels, and so that what they leave there needs little memory
     pieces = blocks(columns, block_size(columns[0]))
@@ -136,8 +136,9 @@ def packed_adamw_kernel_step(
 
 def block_size(tensors: Tensors) -> int:
     """Return how many elements to work on at a time, where that needs temporaries."""
-    least, most = ON_CPU if tensors[0].is_cpu else ELSEWHERE
-    return min(max(elements(tensors) // BLOCKS, least), most)
+    if not tensors[0].is_cpu:
+        return ELSEWHERE
+    return min(max(elements(tensors) // BLOCKS, SMALLEST_BLOCK), LARGEST_BLOCK)
 
 
 def largest(pieces: list[list[Tensors]]) -> int:
@@ -148,30 +149,22 @@ def elements(tensors: Tensors) -> int:
     return sum(map(torch.Tensor.numel, tensors))
 
 
-def is_simple(x: torch.Tensor) -> bool:
-    """Return whether a tensor is contiguous, with strides that follow from its shape.
-
-    Along axes of length 0 and 1 strides mean nothing and may be anything, but CUDA's kernels compare them.
-    """
-    return x.is_contiguous() and (x.is_cpu or not (0 in x.shape or 1 in x.shape))
-
-
 def flatten(tensors: Tensors) -> torch.Tensor:
     """Return a copy of contiguous tensors, side by side."""
-    x = torch._utils._flatten_dense_tensors(tensors)
+    x = TORCH._utils._flatten_dense_tensors(tensors)
     return x if len(tensors) > 1 else x.clone()
 
 
 def unflatten(memory: torch.Tensor, tensors: Tensors) -> Tensors:
     """Return pieces of memory, shaped as the tensors."""
-    return torch._utils._unflatten_dense_tensors(memory, tensors)
+    return TORCH._utils._unflatten_dense_tensors(memory, tensors)
 
 
 def adamw_kernel(
     params: Tensors, grads: Tensors, moments: Tensors, squares: Tensors, call: AdamWStep, sigma: float
 ) -> None:
     """Call torch's AdamW kernel, its first decay rate 0; the tensors at the same position are alike in memory."""
-    t = torch.full((), math.inf, dtype=torch.float32, device=params[0].device)
+    t = torch.tensor(math.inf, dtype=torch.float32, device="cpu")
     TORCH._fused_adamw_(
         *(params, grads, moments, squares, [], [t] * len(params)),
         lr=call.lr,
@@ -214,9 +207,15 @@ def sgd_kernel(
     )
 
 
-def alike(x: torch.Tensor) -> torch.Tensor:
-    """Return a dense tensor, or a view of it, whose strides follow from its shape (see `is_simple`)."""
-    return x.view(-1) if (0 in x.shape or 1 in x.shape) and x.is_contiguous() else x
+def alike(columns: list[Tensors]) -> list[Tensors]:
+    """Return lists of dense tensors, or of views of them, whose strides are equal at the same position.
+
+    Along axes of length 0 and 1 strides mean nothing and may be anything, but CUDA's kernel compares them.
+    """
+    first, *others = (list(map(torch.Tensor.stride, column)) for column in columns)
+    if all(strides == first for strides in others):
+        return columns
+    return [[x.view(-1) if x.is_contiguous() else x for x in column] for column in columns]
 
 
 def sgd_devices() -> tuple[str, ...]:
@@ -225,5 +224,13 @@ def sgd_devices() -> tuple[str, ...]:
 
 
 def adamw_devices() -> tuple[str, ...]:
-    """Return the device types on which torch's AdamW kernel is known to do what `inna_core.adamw_kernel` asks of it."""
-    return ("cpu", "cuda") if hasattr(torch, "_fused_adamw_") and sgd_devices() else ()
+    """Return the device types on which torch's AdamW kernel does what `inna_core.adamw_kernel` asks of it.
+
+    On CUDA it takes 1 - sigma in single precision, for sigma = 0.999 wrong by 1e-5 of it.
+    """
+    return ("cpu",) if hasattr(torch, "_fused_adamw_") and sgd_devices() else ()
+
+
+def gathering_pays(device: str) -> bool:
+    """Return whether small tensors are copied to one place, and back, in less time than work on each of them takes."""
+    return device != "cpu"
