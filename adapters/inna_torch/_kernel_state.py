@@ -17,8 +17,12 @@ class KernelState(dict[str, Any]):
         at_rest: whether the velocity is zero, and nobody has seen it.
     """
 
-    unit: float | None = None
-    at_rest: bool = False
+    __slots__ = ("at_rest", "unit")
+
+    def __init__(self, entries: dict[str, Any]) -> None:
+        super().__init__(entries)
+        self.unit: float | None = None
+        self.at_rest = False
 
     def buffer(self, unit: float) -> torch.Tensor:
         """Return the tensor for the kernel, which holds the velocity times `unit`."""

@@ -37,9 +37,8 @@ class Packed:
     def holds(self, states: Sequence[Any]) -> bool:
         """Return whether these are the states, and still hold the views."""
         return (
-            len(states) == len(self.states)
-            and all(map(is_, states, self.states))
-            and all(all(map(is_, map(dict.get, states, repeat(name)), own)) for name, own in self.entries.items())
+            same(states, self.states)
+            and all(same(list(map(dict.get, states, repeat(name))), own) for name, own in self.entries.items())
             # somebody may have given a tensor other data
             and all(list(map(PLACE, own)) == self.places[name] for name, own in self.entries.items())
         )
@@ -50,6 +49,11 @@ class Packed:
             for state, x in zip(self.states, own, strict=True):
                 if state.get(name) is x:
                     state[name] = x.clone()
+
+
+def same(x: Sequence[Any], y: Sequence[Any]) -> bool:
+    """Return whether two sequences hold the same objects."""
+    return len(x) == len(y) and all(map(is_, x, y))
 
 
 def packed(params: list[Tensor], states: list[dict[str, Any]], names: Sequence[str]) -> Packed:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain, compress, repeat
-from operator import attrgetter, is_, itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, ClassVar, NamedTuple
 
 import array_api_compat.torch as xp
@@ -19,7 +19,7 @@ from inna_core.algorithm import Algorithm
 from inna_core.sgd_kernel import NesterovStep, nesterov_step
 from inna_torch._kernel_state import KernelState
 from inna_torch._lists import TORCH, blocks, flattens
-from inna_torch._packed import Packed, packed
+from inna_torch._packed import Packed, packed, same
 from inna_torch._single import NARROW, THETA, CompiledStep, compiled_step, compute_dtype, next_values, packed_numbers
 from inna_torch._steps import (
     adamw_devices,
@@ -121,6 +121,20 @@ class Alike(NamedTuple):
     pack: Packed | None
 
 
+class Kept(NamedTuple):
+    """States of the SGD kernel that were found alike.
+
+    Attributes:
+        states: of the parameters.
+        velocities: as the kernel keeps them.
+        shapes: of the velocities.
+    """
+
+    states: list[KernelState]
+    velocities: list[Tensor]
+    shapes: list[torch.Size]
+
+
 @dataclass(frozen=True)
 class Scalars:
     """The numbers of a param group, read where that costs nothing.
@@ -173,6 +187,8 @@ class Elementwise(Optimizer):
     """By position of a group: its entries when they were last validated, and what was made of them."""
     _packs: tuple[Packed, ...] = ()
     """States of small tensors that lie side by side in memory."""
+    _kept: Mapping[int, Kept] = {}
+    """By position of a group: states that nobody but the kernel has written since they were looked at."""
 
     def __init_subclass__(cls) -> None:
         # names once and for all: torch.compile cannot trace dataclasses.fields
@@ -234,7 +250,7 @@ class Elementwise(Optimizer):
             for p in group["params"]:
                 self._check_state(p, state["state"].get(p, {}))
         super().__setstate__(state)
-        self._packs = ()
+        self._packs, self._kept = (), {}
         self.defaults = defaults
         self._step_supports_amp_scaling = defaults["fused"] is True
 
@@ -334,7 +350,7 @@ class Elementwise(Optimizer):
         ready = []
         for index, group in enumerate(self.param_groups):
             scalars = self._known_scalars(index, group)
-            bulks = self._at_once(group, scalars)
+            bulks = self._at_once(index, group, scalars)
             leaves = [] if bulks else self._leaves(group)
             ready.append((group, scalars, bulks, leaves, list(self._paths(group, scalars, leaves))))
         grads = (
@@ -343,11 +359,14 @@ class Elementwise(Optimizer):
         )
         if self._overflowed(grads):
             return
+        before = self._packs
         for group, scalars, bulks, _, paths in ready:
             for bulk in bulks:
                 self._run(bulk, group, scalars)
             for path, chosen in paths:
                 path(group, scalars, chosen)
+        if self._packs is not before or any(paths for *_, paths in ready):
+            self._keep_packs()
 
     # What is validated before a step, with nothing changed yet
 
@@ -356,7 +375,7 @@ class Elementwise(Optimizer):
         entries = type(self)._entries(group)
         if index in self._checked:
             before, scalars = self._checked[index]
-            if all(map(is_, entries, before)):
+            if same(entries, before):
                 return scalars
         scalars = self._scalars(group)
         if IMMUTABLE.issuperset(map(type, entries)):
@@ -375,7 +394,7 @@ class Elementwise(Optimizer):
         known = not any(isinstance(x, Tensor) for x in values.values())
         return Scalars(group["lr"], group["weight_decay"], algorithm, known)
 
-    def _at_once(self, group: dict[str, Any], scalars: Scalars) -> list[Bulk]:
+    def _at_once(self, index: int, group: dict[str, Any], scalars: Scalars) -> list[Bulk]:
         """Return the steps of a whole group, if all of it has a state and takes fast paths; nothing if it does not.
 
         A small parameter is updated in less time than it takes to look at it closely. So the questions are put to all
@@ -394,7 +413,7 @@ class Elementwise(Optimizer):
         states: list[Any] = list(map(self.state.get, params))
         if set(map(type, states)) != ({KernelState} if in_units else {dict}) or not all(states):
             return []
-        common = self._alike(params, grads, states, in_units)
+        common = self._alike(index, params, grads, states, in_units)
         compiles = group["compiled"]
         if common is None or common.dtype in NARROW or not (common.contiguous or (lists and not (kernel or compiles))):
             return []
@@ -406,8 +425,8 @@ class Elementwise(Optimizer):
         packs = self.kernel == "adamw" and contiguous and (call is not None or gathering_pays(device.type))
         if not (packs or compiles):
             return [whole]
-        most = self._small(device) if kernel else 1
-        small = [pack is not None or n <= most for n in map(torch.Tensor.numel, params)]
+        most = self._small(device) if kernel or packs else 1
+        small = [] if pack is not None else [n <= most for n in map(torch.Tensor.numel, params)]
         few, *bulks = (whole,) if all(small) else (part_of(whole, small), part_of(whole, [not x for x in small]))
         few = few._replace(packs=packs and len(few.states) > 1, pack=pack)
         if compiles:
@@ -418,29 +437,38 @@ class Elementwise(Optimizer):
                 few = few._replace(call=self._compiled_call(group, scalars, dtype, device, self._arrays))
         return [few, *bulks] if few.states else bulks
 
-    def _alike(self, params: list[Any], grads: list[Any], states: list[Any], in_units: bool) -> Alike | None:
+    def _alike(
+        self, index: int, params: list[Any], grads: list[Any], states: list[Any], in_units: bool
+    ) -> Alike | None:
         """Return what all of these tensors have in common, or None if they are not plain, valid and alike."""
         if set(map(len, states)) != {len(self._fields)}:
             return None
+        raw = dict.__getitem__  # past KernelState's own, which would convert its velocity to show it
         pack = next((pack for pack in self._packs if pack.holds(states)), None)
-        if pack is None:
-            raw = dict.__getitem__  # past KernelState's own, which would convert its velocity to show it
+        if pack is not None:
+            held: set[Any] = set(pack.memory["step"].tolist())
+            arrays = [pack.entries[name] for name in self._arrays]
+            # one tensor stands for those that it holds
+            tensors, shaped, shapes = (
+                [*params, *grads, *map(pack.memory.get, self._arrays)],
+                [params, grads],
+                pack.shapes,
+            )
+        else:
             try:
                 slots = {name: list(map(raw, states, repeat(name))) for name in self._fields}
             except KeyError:
                 return None
-            counts = slots.get("step", [])
+            arrays, counts = [slots[name] for name in self._arrays], slots.get("step", [])
             if not set(map(type, counts)) <= PLAIN:
                 return None
-            # what the kernel has held since the last step, nobody else has touched
-            held: set[Any] = set(map(UNIT, states)) if in_units else set(map(float, counts or [0.0]))
-            arrays = [slots[name] for name in self._arrays]
-            tensors, shaped, shapes = [*params, *grads, *chain(*arrays)], [grads, *arrays], list(map(SHAPE, params))
-        else:  # what the states hold is known
-            held = set(pack.memory["step"].tolist())
-            arrays = [pack.entries[name] for name in self._arrays]
-            memory = [pack.memory[name] for name in self._arrays]
-            tensors, shaped, shapes = [*params, *grads, *memory], [params, grads], pack.shapes
+            held = set(map(UNIT, states)) if in_units else set(map(float, counts or [0.0]))
+            kept = self._kept.get(index) if in_units and None not in held else None
+            if kept and same(kept.states, states) and same(kept.velocities, arrays[0]):
+                # what the kernel has held since the last step nobody else has touched, and one stands for all
+                tensors, shaped, shapes = [*params, *grads, arrays[0][0]], [params, grads], kept.shapes
+            else:
+                tensors, shaped, shapes = [*params, *grads, *chain(*arrays)], [grads, *arrays], list(map(SHAPE, params))
         if len(held) > 1 or None in held or not set(map(type, tensors)) <= PLAIN:
             return None
         dtypes = set(map(DTYPE, tensors))
@@ -452,6 +480,8 @@ class Elementwise(Optimizer):
         ):
             return None
         contiguous = all(map(torch.Tensor.is_contiguous, tensors))
+        if in_units and contiguous:
+            self._kept = {**self._kept, index: Kept(states, arrays[0], shapes)}
         return Alike(arrays, held.pop(), dtypes.pop(), devices.pop(), contiguous, pack)
 
     def _leaves(self, group: dict[str, Any]) -> list[Leaf]:
@@ -694,16 +724,19 @@ class Elementwise(Optimizer):
             if pack.holds(bulk.states):
                 return pack
         made = packed(bulk.columns[0], bulk.states, self._fields)
-        # what is left in older memory would hold all of it
-        now, own = set(map(id, bulk.states)), set(map(id, self.state.values()))
+        self._packs = (*self._packs, made)
+        return made
+
+    def _keep_packs(self) -> None:
+        """Let go of what lies side by side but is not in use as a whole any more: what is left would hold all of it."""
+        own = set(map(id, self.state.values()))
         kept = []
         for pack in self._packs:
-            if now.isdisjoint(map(id, pack.states)) and own.issuperset(map(id, pack.states)):
+            if pack.holds(pack.states) and own.issuperset(map(id, pack.states)):
                 kept.append(pack)
             else:
                 pack.unpack()
-        self._packs = (*kept, made)
-        return made
+        self._packs = tuple(kept)
 
     def _by_step(
         self, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf], names: tuple[str, ...]

@@ -16,6 +16,8 @@ SMALLEST_BLOCK, LARGEST_BLOCK = 2**15, 2**22
 ELSEWHERE = 2**25
 """Elements of a block on accelerators, which large blocks keep busy and which have no cache to reward small ones."""
 
+FOREVER = torch.tensor(math.inf, dtype=torch.float32, device="cpu")
+
 
 def foreach_step(
     algorithm: Any,
@@ -164,9 +166,8 @@ def adamw_kernel(
     params: Tensors, grads: Tensors, moments: Tensors, squares: Tensors, call: AdamWStep, sigma: float
 ) -> None:
     """Call torch's AdamW kernel, its first decay rate 0; the tensors at the same position are alike in memory."""
-    t = torch.tensor(math.inf, dtype=torch.float32, device="cpu")
     TORCH._fused_adamw_(
-        *(params, grads, moments, squares, [], [t] * len(params)),
+        *(params, grads, moments, squares, [], [FOREVER] * len(params)),
         lr=call.lr,
         beta1=0.0,
         beta2=sigma,

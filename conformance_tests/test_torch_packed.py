@@ -1,0 +1,215 @@
+"""The state of small tensors that lies side by side in memory: nobody sees that it does, whatever happens to it."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+import inna_torch  # noqa: E402
+from conformance_tests.test_torch_paths import COMPILES, difference, parameters, set_gradients  # noqa: E402
+from inna_torch import _shell, _steps  # noqa: E402
+
+SHAPES = ((), (7,), (3, 4), (40, 3), (2, 3, 4, 5), (0, 5), (150, 150), (1, 9), (5000,))
+"""All but one are small enough to lie side by side."""
+
+ROWS: dict[str, tuple[dict[str, Any], bool]] = {
+    "kernels": ({}, False),
+    "as on an accelerator": ({}, True),
+    "as on an accelerator, foreach": ({"foreach": True}, True),
+    "as on an accelerator, compiled": ({"compiled": True}, True),
+}
+"""Flags of the optimizer, and whether it works as on an accelerator: without the kernels, in copies side by side."""
+EACH = pytest.mark.parametrize("row", [pytest.param(x, marks=[COMPILES] if "compiled" in x else []) for x in ROWS])
+
+
+@pytest.fixture
+def flags(row: str, monkeypatch: Any) -> dict[str, Any]:
+    flags, accelerator = ROWS[row]
+    if accelerator:
+        monkeypatch.setattr(_shell, "adamw_devices", lambda: ())
+        monkeypatch.setattr(_shell, "gathering_pays", lambda _: True)
+    monkeypatch.setattr(_steps, "SMALLEST_BLOCK", 6000)  # more than one block
+    return flags
+
+
+def leave_out(*which: int) -> Callable[[Any, list[Any]], None]:
+    def event(_: Any, params: list[Any]) -> None:
+        for i in which:
+            params[i].grad = None
+
+    return event
+
+
+def replace_velocity(optimizer: Any, params: list[Any]) -> None:
+    optimizer.state[params[2]]["velocity"] = torch.ones_like(params[2])
+
+
+def give_velocity_other_data(optimizer: Any, params: list[Any]) -> None:
+    """As those do who move a state to a device by hand."""
+    velocity = optimizer.state[params[2]]["velocity"]
+    velocity.data = 2 * velocity.data
+
+
+def set_a_count(optimizer: Any, params: list[Any]) -> None:
+    optimizer.state[params[3]]["step"].fill_(7.0)
+
+
+def replace_a_count(optimizer: Any, params: list[Any]) -> None:
+    optimizer.state[params[3]]["step"] = torch.tensor(7.0)
+
+
+def load_own_state(optimizer: Any, _: Any) -> None:
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def add_a_parameter(optimizer: Any, params: list[Any]) -> None:
+    params.append(torch.nn.Parameter(torch.ones(6, dtype=torch.float64)))
+    params[-1].grad = torch.ones_like(params[-1])
+    optimizer.param_groups[0]["params"].append(params[-1])
+
+
+def move_parameters(_: Any, params: list[Any]) -> None:
+    for p in params:
+        p.data = p.data.clone()
+
+
+def move_some_to_another_group(optimizer: Any, _: Any) -> None:
+    first = optimizer.param_groups[0]
+    half = len(first["params"]) // 2
+    optimizer.param_groups.append({**first, "params": first["params"][half:], "published_decay": True})
+    first["params"] = first["params"][:half]
+
+
+EVENTS: dict[str, Callable[[Any, list[Any]], Any]] = {
+    "nothing": lambda *_: None,
+    "gradients are missing": leave_out(1, 3),
+    "all but one gradient are missing": leave_out(0, 1, 2, 3, 4, 5, 6, 7),
+    "the velocity is replaced": replace_velocity,
+    "the velocity has other data": give_velocity_other_data,
+    "a velocity is reset in place": lambda o, ps: o.state[ps[4]]["velocity"].zero_(),
+    "a count is set": set_a_count,
+    "a count is replaced": replace_a_count,
+    "state_dict": lambda o, _: o.state_dict(),
+    "load_state_dict": load_own_state,
+    "all state is dropped": lambda o, _: o.state.clear(),
+    "one state is dropped": lambda o, ps: o.state.pop(ps[1]),
+    "another parameter": add_a_parameter,
+    "parameters get other memory": move_parameters,
+    "lr above beta": lambda o, _: o.param_groups[0].update(lr=2.0),
+    "lr 0": lambda o, _: o.param_groups[0].update(lr=0.0),
+    "published decay": lambda o, _: o.param_groups[0].update(published_decay=True),
+    "some move to another group": move_some_to_another_group,
+    "reversed order": lambda o, _: o.param_groups[0]["params"].reverse(),
+}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@EACH
+def test_steps_equal_plain_ones_whatever_happens(flags: dict[str, Any], row: str, event: str) -> None:
+    """What happens before the fourth step happens to both; the event also comes back two steps later."""
+    ours, plain = parameters(shapes=SHAPES), parameters(shapes=SHAPES)
+    shared = {"lr": 0.05, "alpha": 0.4, "weight_decay": 0.2}
+    a, b = inna_torch.INNAprop(ours, **shared, **flags), inna_torch.INNAprop(plain, **shared, foreach=False)
+    for k in range(8):
+        for optimizer, params in ((a, ours), (b, plain)):
+            set_gradients(params, k)
+            if k in (3, 5):
+                EVENTS[event](optimizer, params)
+            optimizer.step()
+        assert difference(ours, plain) < 1e-13, k
+        for p, q in zip(ours, plain, strict=True):
+            for name, value in b.state[q].items():
+                assert difference([a.state[p][name]], [value]) < 1e-13, (k, name)
+
+
+@EACH
+def test_small_tensors_are_worked_on_together(flags: dict[str, Any], row: str) -> None:
+    """In as many calls as there are blocks, not one for each tensor."""
+    params = parameters(torch.float32, SHAPES)
+    optimizer = inna_torch.INNAprop(params, **flags)
+    for k in range(2):
+        set_gradients(params, k)
+        optimizer.step()
+    (pack,) = optimizer._packs
+    assert len(pack.states) == len(SHAPES) - 1
+    assert 1 <= len(pack.parts) < 4
+    memory = {x.untyped_storage().data_ptr() for x in pack.entries["velocity"] if x.numel()}
+    assert len(memory) == 1
+
+
+def stored_bytes(optimizer: Any) -> tuple[int, int]:
+    """Return the size of the state, and of the memory that it keeps alive."""
+    tensors = [x for state in optimizer.state.values() for x in state.values()]
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors if x.numel()}
+    return sum(x.nbytes for x in tensors), sum(storages.values())
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_no_memory_is_kept_but_the_state(event: str) -> None:
+    params = parameters(shapes=SHAPES)
+    optimizer = inna_torch.INNAprop(params, lr=0.05)
+    for k in range(8):
+        set_gradients(params, k)
+        if k in (3, 5):
+            EVENTS[event](optimizer, params)
+        optimizer.step()
+        size, kept = stored_bytes(optimizer)
+        assert size == kept, k
+        own = {id(state) for state in optimizer.state.values()}
+        assert all(id(state) in own for pack in optimizer._packs for state in pack.states), k
+
+
+@pytest.mark.parametrize("reader", ["state_dict", "deepcopy of it"])
+def test_a_checkpoint_has_tensors_of_its_own(reader: str) -> None:
+    """Formats that refuse shared memory take it, and one entry can be stored alone."""
+    params = parameters(shapes=SHAPES)
+    optimizer = inna_torch.INNAprop(params)
+    for k in range(3):
+        set_gradients(params, k)
+        optimizer.step()
+    saved = optimizer.state_dict() if reader == "state_dict" else copy.deepcopy(optimizer.state_dict())
+    for entry in saved["state"].values():
+        for value in entry.values():
+            assert value.untyped_storage().nbytes() == value.nbytes
+
+
+def test_a_copy_of_the_optimizer_is_independent() -> None:
+    params = parameters(shapes=SHAPES)
+    optimizer = inna_torch.INNAprop(params)
+    for k in range(3):
+        set_gradients(params, k)
+        optimizer.step()
+    others, other = copy.deepcopy((params, optimizer))
+    before = {name: x.clone() for name, x in optimizer.state[params[2]].items()}
+    for k in range(3):
+        set_gradients(others, k)
+        other.step()
+    assert all(torch.equal(optimizer.state[params[2]][name], x) for name, x in before.items())
+    assert float(other.state[others[2]]["step"]) == 6.0
+
+
+def test_gradients_are_left_alone() -> None:
+    """The kernel writes where it is told that first moments are; infinite gradients would show it."""
+    params = parameters(torch.float32, SHAPES)
+    optimizer = inna_torch.INNAprop(params)
+    for k in range(4):
+        set_gradients(params, k)
+        params[4].grad.fill_(torch.inf)  # type: ignore[union-attr]
+        before = [p.grad.clone() for p in params]
+        optimizer.step()
+        assert all(torch.equal(p.grad, g) for p, g in zip(params, before, strict=True))
+    assert all(p.isfinite().all() for i, p in enumerate(params) if i != 4)  # one does not spoil the others
+
+
+def test_one_small_tensor_is_not_copied() -> None:
+    params = parameters(torch.float32, ((5,), (200, 200)))
+    optimizer = inna_torch.INNAprop(params)
+    with mock.patch.object(_shell, "packed") as pack:
+        for k in range(3):
+            set_gradients(params, k)
+            optimizer.step()
+    assert not pack.called
