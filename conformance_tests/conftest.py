@@ -4,6 +4,7 @@ import os
 
 # These are read when NumPy, JAX and TensorFlow are imported, so they come before everything else.
 os.environ.setdefault("JAX_ENABLE_X64", "1")  # the suite compares float64 trajectories
+os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")  # GPUs would round the factors to ten bits
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the arrays are tiny: threads would only wait for each other
 

@@ -1,7 +1,7 @@
 """Summaries of a loss: against difference quotients for every layer type, and host against host."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -537,6 +537,17 @@ def jax_layer(name: str, rng: Any) -> tuple[dict[str, Any], Apply, tuple[int, ..
     return weights, apply, shape
 
 
+@pytest.fixture
+def jax_on_cpu() -> Iterator[None]:
+    """On GPUs JAX rounds the derivatives of max pooling in float64 to single precision, with a warning."""
+    skip_without("jax")
+    import jax
+
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield
+
+
+@pytest.mark.usefixtures("jax_on_cpu")
 @pytest.mark.parametrize("unrolled", [0, 32])
 @pytest.mark.parametrize("name", [*JAX_LAYERS, *flax_layers()])
 def test_jax_layers_against_difference_quotients(name: str, unrolled: int) -> None:

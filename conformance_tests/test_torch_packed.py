@@ -112,7 +112,7 @@ EVENTS: dict[str, Callable[[Any, list[Any]], Any]] = {
 def test_steps_equal_plain_ones_whatever_happens(flags: dict[str, Any], row: str, event: str) -> None:
     """What happens before the fourth step happens to both; the event also comes back two steps later."""
     ours, plain = parameters(shapes=SHAPES), parameters(shapes=SHAPES)
-    shared = {"lr": 0.05, "alpha": 0.4, "weight_decay": 0.2}
+    shared: dict[str, Any] = {"lr": 0.05, "alpha": 0.4, "weight_decay": 0.2}
     a, b = inna_torch.INNAprop(ours, **shared, **flags), inna_torch.INNAprop(plain, **shared, foreach=False)
     for k in range(8):
         for optimizer, params in ((a, ours), (b, plain)):
@@ -213,3 +213,13 @@ def test_one_small_tensor_is_not_copied() -> None:
             set_gradients(params, k)
             optimizer.step()
     assert not pack.called
+
+
+def test_a_step_in_inference_mode_makes_nothing_that_later_steps_cannot_write() -> None:
+    params = parameters(torch.float32, SHAPES)
+    optimizer = inna_torch.INNAprop(params)
+    for k in range(4):
+        set_gradients(params, k)
+        with torch.inference_mode(k == 1):  # where the state is put side by side
+            optimizer.step()
+    assert float(optimizer.state[params[1]]["step"]) == 4.0

@@ -140,7 +140,7 @@ class MomentumStep:
     lr: float
 
 
-def momentum_step(lr: float, *, alpha: float, beta: float, eps: float) -> MomentumStep | None:
+def momentum_step(lr: float, *, alpha: float, beta: float, eps: float, told: float = 2.0**-53) -> MomentumStep | None:
     """Return the arguments for one step of INNA in true units, or None where they cannot make it accurately.
 
     Args:
@@ -148,6 +148,7 @@ def momentum_step(lr: float, *, alpha: float, beta: float, eps: float) -> Moment
         alpha: viscous damping, >= 0.
         beta: Newtonian damping, > 0.
         eps: distance from 1 to the next number of the arrays' dtype.
+        told: relative rounding of the numbers that the kernel is given: double precision by default.
 
     Returns:
         The arguments, or None.
@@ -163,6 +164,6 @@ def momentum_step(lr: float, *, alpha: float, beta: float, eps: float) -> Moment
     """
     gamma = lr
     r, c, gap = 1 - alpha * gamma, gamma * (1 - alpha * beta), beta - gamma
-    if r == 0.0 or max(abs(c), abs(gap)) > WORST * beta * abs(r) or abs(c) * eps < 2.0**-53:
+    if r == 0.0 or max(abs(c), abs(gap)) > WORST * beta * abs(r) or abs(c) * eps < told:
         return None
     return MomentumStep(gradient=-gamma * gap / r, momentum=r, dampening=1 + c, lr=-gamma / r)

@@ -49,9 +49,10 @@ def apply(
             return
     if dense and isinstance(algorithm, inna_core.INNA) and device in sgd_devices():
         eps = torch.finfo(first.dtype).eps
-        momentum = momentum_step(lr, alpha=algorithm.alpha, beta=algorithm.beta, eps=eps)
-        # on accelerators the kernel demands a positive momentum, and is told its numbers in single precision
-        if momentum is not None and (first.is_cpu or (momentum.momentum > 0 and lr >= 1e-6)):
+        # on accelerators the kernel is told its numbers in single precision, and demands a positive momentum
+        told = 2.0**-24 if not first.is_cpu and first.dtype == torch.float32 else 2.0**-53
+        momentum = momentum_step(lr, alpha=algorithm.alpha, beta=algorithm.beta, eps=eps, told=told)
+        if momentum is not None and (first.is_cpu or momentum.momentum > 0):
             if weight_decay:
                 TORCH._foreach_mul_(theta, 1 - lr * weight_decay)
             TORCH._foreach_add_(theta, grads, alpha=momentum.gradient)

@@ -68,8 +68,9 @@ def packed(params: list[Tensor], states: list[dict[str, Any]], names: Sequence[s
         The states, which hold views of the common memory now.
     """
     found = {name: [state[name] for state in states] for name in names}
-    memory = {name: flatten(own) for name, own in found.items()}
-    entries = {name: unflatten(memory[name], own) for name, own in found.items()}
+    with torch.inference_mode(False):  # its tensors could not be written later
+        memory = {name: flatten(own) for name, own in found.items()}
+        entries = {name: unflatten(memory[name], own) for name, own in found.items()}
     for name, own in entries.items():
         for state, x in zip(states, own, strict=True):
             state[name] = x

@@ -429,13 +429,13 @@ class Elementwise(Optimizer):
         small = [] if pack is not None else [n <= most for n in map(torch.Tensor.numel, params)]
         few, *bulks = (whole,) if all(small) else (part_of(whole, small), part_of(whole, [not x for x in small]))
         few = few._replace(packs=packs and len(few.states) > 1, pack=pack)
-        if compiles:
-            bulks = [
-                bulk._replace(call=self._compiled_call(group, scalars, dtype, device, self._arrays)) for bulk in bulks
-            ]
-            if few.packs and call is None:  # side by side they are large
-                few = few._replace(call=self._compiled_call(group, scalars, dtype, device, self._arrays))
-        return [few, *bulks] if few.states else bulks
+        bulks = [few, *bulks] if few.states else bulks
+        # without a kernel for them, small ones are compiled too: side by side they are large
+        which = [compiles and (bulk is not few or (bulk.packs and call is None)) for bulk in bulks]
+        if not any(which):
+            return bulks
+        compiled = self._compiled_call(group, scalars, dtype, device, self._arrays)
+        return [bulk._replace(call=compiled if x else bulk.call) for bulk, x in zip(bulks, which, strict=True)]
 
     def _alike(
         self, index: int, params: list[Any], grads: list[Any], states: list[Any], in_units: bool

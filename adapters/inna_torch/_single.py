@@ -120,7 +120,7 @@ def compiled_step(
     try:
         call = compiled_loop(kind, names, dtype, device, published, maximize)
         # Each time, since torch.compile may have to start anew: after other numbers of threads, under autocast, ...
-        try_out(call, kind, dtype, device, length=2)
+        run_once(call, zeros(kind, names, dtype, device, length=2))
     except Exception as error:
         raise RuntimeError(
             f"Invalid compiled: True (expected False where torch.compile cannot build {kind.__name__}): {error}"
@@ -128,12 +128,20 @@ def compiled_step(
     return call
 
 
-def try_out(call: CompiledStep, kind: type, dtype: torch.dtype, device: torch.device, length: int) -> None:
-    p = torch.zeros(length, dtype=dtype, device=device)
-    arrays = [torch.zeros_like(p, dtype=dtype if n == "compensation" else compute_dtype(p)) for n in call.names]
-    numbers = packed_numbers(kind(), 0.0, 0.0, 0.0, device)
+def run_once(call: CompiledStep, arguments: tuple[Tensor, ...]) -> None:
     with torch.no_grad():
-        call.run(zip([numbers], [p], [torch.zeros_like(p)], *([x] for x in arrays), strict=True))
+        call.run(iter([arguments]))
+
+
+@functools.cache
+def zeros(
+    kind: type, names: tuple[str, ...], dtype: torch.dtype, device: torch.device, length: int
+) -> tuple[Tensor, ...]:
+    """Return arguments of a compiled step that it leaves zero."""
+    with torch.inference_mode(False):  # its tensors could not be written later
+        p = torch.zeros(length, dtype=dtype, device=device)
+        arrays = [torch.zeros_like(p, dtype=dtype if n == "compensation" else compute_dtype(p)) for n in names]
+        return packed_numbers(kind(), 0.0, 0.0, 0.0, device), p, torch.zeros_like(p), *arrays
 
 
 @functools.cache
@@ -166,7 +174,8 @@ def compiled_loop(
     with warnings.catch_warnings():  # here only, since it makes Python forget which warnings it has shown
         warnings.simplefilter("ignore")  # torch's own imports
         call = CompiledStep(names, torch.compile(enter, dynamic=True))
-        try_out(call, kind, dtype, device, length=2**20)  # a length for which threads are worth while
+        # a length for which threads are worth while; not to be kept
+        run_once(call, zeros.__wrapped__(kind, names, dtype, device, length=2**20))
     return call
 
 
