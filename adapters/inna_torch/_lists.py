@@ -134,7 +134,7 @@ class Namespace:
     log = staticmethod(torch.log)
 
     def sqrt(self, x: Vector) -> Vector:
-        """Return the root, in the scratch memory.
+        """Return the root, on a CPU in the scratch memory.
 
         The sum under the root is the next value of a field of the state, perhaps times a number. It is put in the
         field's own tensors now, which spares computing it twice; its old value is of no further use then.
@@ -143,16 +143,13 @@ class Namespace:
         field = next(self.owned[k] for k in total.terms if k in self.owned)
         total.add_to(field, own=0.0)
         total.terms = {id(field): (1.0, field, None, "x")}
+        if not field[0].is_cpu:  # an accelerator is started for each call, and memory costs little there
+            return Vector.of(list(TORCH._foreach_sqrt(field))) * math.sqrt(factor)
         root = []
         for part in field:
-            root.append(self.scratch[: part.numel()].as_strided(part.shape, dense_strides(part)))
+            out = self.scratch[: part.numel()].as_strided(part.shape, dense_strides(part))
+            root.append(torch.sqrt(part, out=out))
             self.scratch = self.scratch[part.numel() :]
-        if self.scratch.is_cpu:  # it reads and writes memory for each call
-            for part, out in zip(field, root, strict=True):
-                torch.sqrt(part, out=out)
-        else:  # an accelerator is started for each call
-            TORCH._foreach_copy_(root, field)
-            TORCH._foreach_sqrt_(root)
         return Vector.of(root) * math.sqrt(factor)
 
 

@@ -46,7 +46,7 @@ def foreach_step(
     # an algorithm with a second moment takes its root, which has to be put somewhere
     size = block_size(columns[0]) if len(names) > 1 else 0
     pieces = blocks(columns, size) if size else [columns]
-    scratch = columns[0][0].new_empty(largest(pieces) if size else 0)
+    scratch = columns[0][0].new_empty(largest(pieces) if size and columns[0][0].is_cpu else 0)
     for theta, grad, *arrays in pieces:
         state: dict[str, Any] = dict(zip(names, map(Vector.of, arrays), strict=True))
         if "step" in fields:
