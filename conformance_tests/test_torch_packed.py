@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
@@ -16,24 +17,48 @@ from inna_torch import _shell, _steps  # noqa: E402
 SHAPES = ((), (7,), (3, 4), (40, 3), (2, 3, 4, 5), (0, 5), (150, 150), (1, 9), (5000,))
 """All but one are small enough to lie side by side."""
 
-ROWS: dict[str, tuple[dict[str, Any], bool]] = {
-    "kernels": ({}, False),
-    "as on an accelerator": ({}, True),
-    "as on an accelerator, foreach": ({"foreach": True}, True),
-    "as on an accelerator, compiled": ({"compiled": True}, True),
+
+@dataclass(frozen=True)
+class Row:
+    """A way to take that puts states side by side.
+
+    Attributes:
+        optimizer: class.
+        flags: of the optimizer.
+        accelerator: whether to work as on one: without the kernels, in copies of small tensors.
+        dtype: of the parameters.
+        bound: how far it may be from a plain step.
+    """
+
+    optimizer: Any = inna_torch.INNAprop
+    flags: dict[str, Any] = field(default_factory=dict)
+    accelerator: bool = False
+    dtype: Any = torch.float64
+    bound: float = 1e-13
+
+
+COMPILED = {"compiled": True}
+ROWS = {
+    "kernels": Row(),
+    "accelerator": Row(accelerator=True),
+    "accelerator, foreach": Row(flags={"foreach": True}, accelerator=True),
+    "accelerator, compiled": Row(flags=COMPILED, accelerator=True),
+    "compiled, compensated": Row(flags={**COMPILED, "kahan_sum": True}),
+    "compiled, compensated, INNA": Row(inna_torch.INNA, {**COMPILED, "kahan_sum": True}),
+    # below 8 parameter and compensation together hold multiples of 2^-14; two of them
+    "compiled, bfloat16": Row(flags=COMPILED, dtype=torch.bfloat16, bound=2.0**-13),
+    "compiled, bfloat16, INNA": Row(inna_torch.INNA, COMPILED, dtype=torch.bfloat16, bound=2.0**-13),
 }
-"""Flags of the optimizer, and whether it works as on an accelerator: without the kernels, in copies side by side."""
-EACH = pytest.mark.parametrize("row", [pytest.param(x, marks=[COMPILES] if "compiled" in x else []) for x in ROWS])
+EACH = pytest.mark.parametrize("name", [pytest.param(x, marks=[COMPILES] if "compiled" in x else []) for x in ROWS])
 
 
 @pytest.fixture
-def flags(row: str, monkeypatch: Any) -> dict[str, Any]:
-    flags, accelerator = ROWS[row]
-    if accelerator:
+def row(name: str, monkeypatch: Any) -> Row:
+    if ROWS[name].accelerator:
         monkeypatch.setattr(_shell, "adamw_devices", lambda: ())
         monkeypatch.setattr(_shell, "gathering_pays", lambda _: True)
     monkeypatch.setattr(_steps, "SMALLEST_BLOCK", 6000)  # more than one block
-    return flags
+    return ROWS[name]
 
 
 def leave_out(*which: int) -> Callable[[Any, list[Any]], None]:
@@ -45,7 +70,7 @@ def leave_out(*which: int) -> Callable[[Any, list[Any]], None]:
 
 
 def replace_velocity(optimizer: Any, params: list[Any]) -> None:
-    optimizer.state[params[2]]["velocity"] = torch.ones_like(params[2])
+    optimizer.state[params[2]]["velocity"] = torch.ones_like(optimizer.state[params[2]]["velocity"])
 
 
 def give_velocity_other_data(optimizer: Any, params: list[Any]) -> None:
@@ -55,11 +80,13 @@ def give_velocity_other_data(optimizer: Any, params: list[Any]) -> None:
 
 
 def set_a_count(optimizer: Any, params: list[Any]) -> None:
-    optimizer.state[params[3]]["step"].fill_(7.0)
+    if "step" in optimizer.state[params[3]]:
+        optimizer.state[params[3]]["step"].fill_(7.0)
 
 
 def replace_a_count(optimizer: Any, params: list[Any]) -> None:
-    optimizer.state[params[3]]["step"] = torch.tensor(7.0)
+    if "step" in optimizer.state[params[3]]:
+        optimizer.state[params[3]]["step"] = torch.tensor(7.0)
 
 
 def load_own_state(optimizer: Any, _: Any) -> None:
@@ -67,7 +94,7 @@ def load_own_state(optimizer: Any, _: Any) -> None:
 
 
 def add_a_parameter(optimizer: Any, params: list[Any]) -> None:
-    params.append(torch.nn.Parameter(torch.ones(6, dtype=torch.float64)))
+    params.append(torch.nn.Parameter(torch.ones(6, dtype=params[0].dtype)))
     params[-1].grad = torch.ones_like(params[-1])
     optimizer.param_groups[0]["params"].append(params[-1])
 
@@ -107,36 +134,45 @@ EVENTS: dict[str, Callable[[Any, list[Any]], Any]] = {
 }
 
 
+def whole(optimizer: Any, params: list[Any]) -> list[Any]:
+    """Return parameters with what their compensations hold."""
+    owed = (optimizer.state[p].get("compensation", 0.0) for p in params)
+    return [p.detach().double() + c for p, c in zip(params, owed, strict=True)]
+
+
 @pytest.mark.parametrize("event", EVENTS)
 @EACH
-def test_steps_equal_plain_ones_whatever_happens(flags: dict[str, Any], row: str, event: str) -> None:
+def test_steps_equal_plain_ones_whatever_happens(row: Row, name: str, event: str) -> None:
     """What happens before the fourth step happens to both; the event also comes back two steps later."""
-    ours, plain = parameters(shapes=SHAPES), parameters(shapes=SHAPES)
+    ours, plain = (parameters(row.dtype, SHAPES) for _ in range(2))
     shared: dict[str, Any] = {"lr": 0.05, "alpha": 0.4, "weight_decay": 0.2}
-    a, b = inna_torch.INNAprop(ours, **shared, **flags), inna_torch.INNAprop(plain, **shared, foreach=False)
+    a = row.optimizer(ours, **shared, **row.flags)
+    b = row.optimizer(plain, **shared, **{**row.flags, "compiled": False, "foreach": False})
     for k in range(8):
         for optimizer, params in ((a, ours), (b, plain)):
             set_gradients(params, k)
             if k in (3, 5):
                 EVENTS[event](optimizer, params)
             optimizer.step()
-        assert difference(ours, plain) < 1e-13, k
+        assert difference(whole(a, ours), whole(b, plain)) < row.bound, k
         for p, q in zip(ours, plain, strict=True):
-            for name, value in b.state[q].items():
-                assert difference([a.state[p][name]], [value]) < 1e-13, (k, name)
+            for entry, value in b.state[q].items():
+                if entry != "compensation":
+                    assert difference([a.state[p][entry]], [value]) < row.bound, (k, entry)
 
 
 @EACH
-def test_small_tensors_are_worked_on_together(flags: dict[str, Any], row: str) -> None:
+def test_small_tensors_are_worked_on_together(row: Row, name: str) -> None:
     """In as many calls as there are blocks, not one for each tensor."""
-    params = parameters(torch.float32, SHAPES)
-    optimizer = inna_torch.INNAprop(params, **flags)
+    params = parameters(row.dtype, SHAPES)
+    optimizer = row.optimizer(params, **row.flags)
     for k in range(2):
         set_gradients(params, k)
         optimizer.step()
     (pack,) = optimizer._packs
     assert len(pack.states) == len(SHAPES) - 1
     assert 1 <= len(pack.parts) < 4
+    assert set(pack.entries) == set(optimizer.state[params[1]])
     memory = {x.untyped_storage().data_ptr() for x in pack.entries["velocity"] if x.numel()}
     assert len(memory) == 1
 
@@ -149,9 +185,10 @@ def stored_bytes(optimizer: Any) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_no_memory_is_kept_but_the_state(event: str) -> None:
-    params = parameters(shapes=SHAPES)
-    optimizer = inna_torch.INNAprop(params, lr=0.05)
+@EACH
+def test_no_memory_is_kept_but_the_state(row: Row, name: str, event: str) -> None:
+    params = parameters(row.dtype, SHAPES)
+    optimizer = row.optimizer(params, lr=0.05, **row.flags)
     for k in range(8):
         set_gradients(params, k)
         if k in (3, 5):

@@ -25,6 +25,7 @@ from inna_torch._steps import (
     adamw_devices,
     adamw_kernel_step,
     alike,
+    elements,
     flatten,
     foreach_step,
     gathering_pays,
@@ -42,6 +43,8 @@ UNIT = attrgetter("unit")
 
 CACHED = 2**17
 """Elements whose temporaries stay in a processor's cache."""
+SMALL = 2**14
+"""Elements of a tensor that are worked on in less time than it takes to enter compiled code, or start a kernel."""
 FASTER = 128
 """How many times more elements an accelerator works on in the time that it takes to start it."""
 ONE = torch.tensor(1.0, device="cpu")
@@ -105,10 +108,10 @@ class Alike(NamedTuple):
     """What the parameters of a group, their gradients and their states have in common.
 
     Attributes:
-        arrays: the fields of the states other than the step.
+        arrays: the entries of the states other than the step.
         known: as in `Bulk`.
-        dtype: of all tensors but the counts of steps.
-        device: of all tensors, likewise.
+        dtype: of parameters and gradients.
+        device: of all tensors but the counts of steps.
         contiguous: whether all are.
         pack: the states, if they lie side by side in memory.
     """
@@ -404,85 +407,97 @@ class Elementwise(Optimizer):
         params = group["params"]
         if len(grads) < len(params):
             params = [p for p in params if p.grad is not None]
-        kernel = self._may_use_kernel(group, scalars)
-        automatic = group["foreach"] is None and group["fused"] is None
-        lists = self._may_use_lists(group, scalars) and (automatic or group["foreach"])
-        if not params or group["capturable"] or not (kernel or lists):
+        if not params or group["capturable"] or group["differentiable"] or not scalars.known:
+            return []
+        compiles, automatic = group["compiled"], group["foreach"] is None and group["fused"] is None
+        # neither torch's kernels nor its multi-tensor calls know of these
+        special = group["kahan_sum"] or params[0].dtype in NARROW
+        kernel = not special and self._may_use_kernel(group, scalars)
+        lists = not special and self._may_use_lists(group, scalars) and (automatic or group["foreach"])
+        if not (kernel or lists or (special and compiles)):
             return []
         in_units = kernel and self.kernel == "sgd"
         states: list[Any] = list(map(self.state.get, params))
         if set(map(type, states)) != ({KernelState} if in_units else {dict}) or not all(states):
             return []
-        common = self._alike(index, params, grads, states, in_units)
-        compiles = group["compiled"]
-        if common is None or common.dtype in NARROW or not (common.contiguous or (lists and not (kernel or compiles))):
+        names = (*self._arrays, "compensation") if compensates(params[0], group) else self._arrays
+        common = self._alike(index, params, grads, states, names, in_units)
+        if common is None or not (common.contiguous or (lists and not (kernel or compiles))):
             return []
         arrays, known, dtype, device, contiguous, pack = common
         call = self._kernel_call(group, scalars, dtype, device.type, known) if kernel else None
         if kernel and call is None and (in_units or not lists):
             return []
         whole = Bulk([params, grads, *arrays], states, call, known)
-        packs = self.kernel == "adamw" and contiguous and (call is not None or gathering_pays(device.type))
+        packs = special or (self.kernel == "adamw" and contiguous and (call is not None or gathering_pays(device.type)))
         if not (packs or compiles):
             return [whole]
-        most = self._small(device) if kernel or packs else 1
+        most = self._small(device, special) if kernel or packs else 1
         small = [] if pack is not None else [n <= most for n in map(torch.Tensor.numel, params)]
         few, *bulks = (whole,) if all(small) else (part_of(whole, small), part_of(whole, [not x for x in small]))
         few = few._replace(packs=packs and len(few.states) > 1, pack=pack)
+        if special and few.states and elements(few.columns[0]) < 2:  # too few for compiled code
+            return []
         bulks = [few, *bulks] if few.states else bulks
         # without a kernel for them, small ones are compiled too: side by side they are large
-        which = [compiles and (bulk is not few or (bulk.packs and call is None)) for bulk in bulks]
+        which = [compiles and (special or bulk is not few or (few.packs and call is None)) for bulk in bulks]
         if not any(which):
             return bulks
-        compiled = self._compiled_call(group, scalars, dtype, device, self._arrays)
+        compiled = self._compiled_call(group, scalars, dtype, device, names)
         return [bulk._replace(call=compiled if x else bulk.call) for bulk, x in zip(bulks, which, strict=True)]
 
     def _alike(
-        self, index: int, params: list[Any], grads: list[Any], states: list[Any], in_units: bool
+        self,
+        index: int,
+        params: list[Any],
+        grads: list[Any],
+        states: list[Any],
+        names: tuple[str, ...],
+        in_units: bool,
     ) -> Alike | None:
         """Return what all of these tensors have in common, or None if they are not plain, valid and alike."""
-        if set(map(len, states)) != {len(self._fields)}:
+        counts = "step" in self._fields
+        if set(map(len, states)) != {len(names) + counts}:
             return None
         raw = dict.__getitem__  # past KernelState's own, which would convert its velocity to show it
         pack = next((pack for pack in self._packs if pack.holds(states)), None)
-        if pack is not None:
-            held: set[Any] = set(pack.memory["step"].tolist())
-            arrays = [pack.entries[name] for name in self._arrays]
-            # one tensor stands for those that it holds
-            tensors, shaped, shapes = (
-                [*params, *grads, *map(pack.memory.get, self._arrays)],
-                [params, grads],
-                pack.shapes,
-            )
-        else:
-            try:
-                slots = {name: list(map(raw, states, repeat(name))) for name in self._fields}
-            except KeyError:
-                return None
-            arrays, counts = [slots[name] for name in self._arrays], slots.get("step", [])
-            if not set(map(type, counts)) <= PLAIN:
-                return None
-            held = set(map(UNIT, states)) if in_units else set(map(float, counts or [0.0]))
-            kept = self._kept.get(index) if in_units and None not in held else None
-            if kept and same(kept.states, states) and same(kept.velocities, arrays[0]):
-                # what the kernel has held since the last step nobody else has touched, and one stands for all
-                tensors, shaped, shapes = [*params, *grads, arrays[0][0]], [params, grads], kept.shapes
-            else:
-                tensors, shaped, shapes = [*params, *grads, *chain(*arrays)], [grads, *arrays], list(map(SHAPE, params))
-        if len(held) > 1 or None in held or not set(map(type, tensors)) <= PLAIN:
+        kept = self._kept.get(index) if in_units else None
+        try:
+            slots = {name: pack.entries[name] if pack else list(map(raw, states, repeat(name))) for name in names}
+            steps = list(map(raw, states, repeat("step"))) if counts and not pack else []
+        except KeyError:
             return None
-        dtypes = set(map(DTYPE, tensors))
-        devices = {params[0].device} if all(map(IS_CPU, tensors)) else set(map(DEVICE, tensors))
+        held: set[Any] = set(map(UNIT, states)) if in_units else set(map(float, steps or [0.0]))
+        columns, shapes = list(slots.values()), None
+        if pack:  # what the states hold is known, and the memory stands for it
+            slots, shapes = {name: [pack.memory[name]] for name in names}, pack.shapes
+            held = set(pack.memory["step"].tolist()) if counts else held
+        elif kept and None not in held and same(kept.states, states) and same(kept.velocities, columns[0]):
+            # what the kernel has held since the last step nobody else has touched, and one stands for all
+            slots, shapes = {"velocity": columns[0][:1]}, kept.shapes
+        own = [*params, *grads, *slots.get("compensation", [])]
+        wide = list(chain.from_iterable(x for name, x in slots.items() if name != "compensation"))
+        tensors = own + wide
+        if len(held) > 1 or None in held or not set(map(type, chain(tensors, steps))) <= PLAIN:
+            return None
+        dtype, device = params[0].dtype, params[0].device
+        on_device = all(map(IS_CPU, tensors)) or set(map(DEVICE, tensors)) == {device}
+        if shapes is None:
+            shapes, shaped = list(map(SHAPE, params)), [grads, *columns]
+        else:
+            shaped = [params, grads]
         if not (
-            set(map(LAYOUT, grads)) == {torch.strided}
-            and len(dtypes) == len(devices) == 1
+            on_device
+            and set(map(LAYOUT, grads)) == {torch.strided}
+            and set(map(DTYPE, own)) == {dtype}
+            and set(map(DTYPE, wide)) == {compute_dtype(params[0])}
             and all(list(map(SHAPE, column)) == shapes for column in shaped)
         ):
             return None
         contiguous = all(map(torch.Tensor.is_contiguous, tensors))
         if in_units and contiguous:
-            self._kept = {**self._kept, index: Kept(states, arrays[0], shapes)}
-        return Alike(arrays, held.pop(), dtypes.pop(), devices.pop(), contiguous, pack)
+            self._kept = {**self._kept, index: Kept(states, columns[0], shapes)}
+        return Alike(columns, held.pop(), dtype, device, contiguous, pack)
 
     def _leaves(self, group: dict[str, Any]) -> list[Leaf]:
         leaves, state_of = [], self.state.get
@@ -592,9 +607,9 @@ class Elementwise(Optimizer):
                 self._say_once("single" if takes == "single" else "foreach")
             yield path, chosen
 
-    def _small(self, device: torch.device) -> float:
-        """Return the elements of a tensor up to which the kernel is faster there than compiled code."""
-        return self.small if device.type == "cpu" else FASTER * self.small
+    def _small(self, device: torch.device, special: bool = False) -> float:
+        """Return the elements of a tensor up to which the kernel, or copying several, beats compiled code."""
+        return (SMALL if special else self.small) * (1 if device.type == "cpu" else FASTER)
 
     def _may_use_lists(self, group: dict[str, Any], scalars: Scalars) -> bool:
         counted = group["capturable"] and "step" in self._fields
@@ -674,8 +689,9 @@ class Elementwise(Optimizer):
                 # a number would be made a tensor for each of them
                 TORCH._foreach_add_([state["step"] for state in bulk.states], ONE, alpha=1)
             return
-        pack, (params, grads, *_) = bulk.pack or self._packed(bulk), bulk.columns
-        memory = [pack.memory[name] for name in self._arrays]
+        names = bulk.call.names if isinstance(bulk.call, CompiledStep) else self._arrays
+        pack, (params, grads, *_) = bulk.pack or self._packed(bulk, names), bulk.columns
+        memory = [pack.memory[name] for name in names]
         if isinstance(bulk.call, AdamWStep):
             algorithm: Any = scalars.algorithm
             packed_adamw_kernel_step(bulk.call, algorithm.sigma, params, grads, memory, pack.parts)
@@ -684,7 +700,8 @@ class Elementwise(Optimizer):
                 theta, grad = flatten(params[some]), flatten(grads[some])
                 run(bulk._replace(columns=[[theta], [grad], *([x[where]] for x in memory)]), group, scalars)
                 TORCH._foreach_copy_(params[some], unflatten(theta, params[some]))
-        pack.memory["step"].add_(1)
+        if "step" in pack.memory:
+            pack.memory["step"].add_(1)
 
     def _sgd_path(self, call: NesterovStep, group: dict[str, Any], scalars: Scalars, leaves: list[Leaf]) -> None:
         states = [self._kernel_state(leaf, group, scalars.algorithm) for leaf in leaves]
@@ -718,12 +735,12 @@ class Elementwise(Optimizer):
         algorithm: Any = scalars.algorithm
         adamw_kernel_step(bulk.call, algorithm.sigma, bulk.columns)
 
-    def _packed(self, bulk: Bulk) -> Packed:
+    def _packed(self, bulk: Bulk, names: tuple[str, ...]) -> Packed:
         """Return the states of a step as they lie side by side in memory, where they are put if they do not yet."""
         for pack in self._packs:
             if pack.holds(bulk.states):
                 return pack
-        made = packed(bulk.columns[0], bulk.states, self._fields)
+        made = packed(bulk.columns[0], bulk.states, (*names, "step") if "step" in self._fields else names)
         self._packs = (*self._packs, made)
         return made
 

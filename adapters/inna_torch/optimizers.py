@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import inna_core
-from inna_torch._shell import Elementwise
+from inna_torch._shell import SMALL, Elementwise
 
 
 class INNA(Elementwise):
@@ -130,7 +130,7 @@ class INNAprop(Elementwise):
 
     algorithm = inna_core.INNAprop
     kernel = "adamw"
-    small = 2**14
+    small = SMALL
 
     def __init__(
         self,
