@@ -84,13 +84,23 @@ class Leaf(NamedTuple):
     state: dict[str, Any] | None
 
 
+class PlainStep(NamedTuple):
+    """The core's function on one tensor after the other.
+
+    Attributes:
+        names: entries of a parameter's state that it updates, but for the count of steps.
+    """
+
+    names: tuple[str, ...]
+
+
 class Bulk(NamedTuple):
     """One step of a fast path for many parameters.
 
     Attributes:
         columns: parameters, gradients, and the fields of the state other than the step.
         states: of the parameters.
-        call: the kernel's arguments, or the compiled function; None for the core's function on lists.
+        call: the kernel's arguments, the compiled function, or a plain step; None for the core's function on lists.
         known: the units of the velocities (SGD kernel), or the number of steps made before.
         packs: whether to put the states side by side in memory.
         pack: the states, if they are known to lie there.
@@ -414,7 +424,7 @@ class Elementwise(Optimizer):
         special = group["kahan_sum"] or params[0].dtype in NARROW
         kernel = not special and self._may_use_kernel(group, scalars)
         lists = not special and self._may_use_lists(group, scalars) and (automatic or group["foreach"])
-        if not (kernel or lists or (special and compiles)):
+        if not (kernel or lists or (special and (compiles or automatic or group["foreach"] or group["fused"]))):
             return []
         in_units = kernel and self.kernel == "sgd"
         states: list[Any] = list(map(self.state.get, params))
@@ -436,9 +446,13 @@ class Elementwise(Optimizer):
         small = [] if pack is not None else [n <= most for n in map(torch.Tensor.numel, params)]
         few, *bulks = (whole,) if all(small) else (part_of(whole, small), part_of(whole, [not x for x in small]))
         few = few._replace(packs=packs and len(few.states) > 1, pack=pack)
+        bulks = [few, *bulks] if few.states else bulks
+        if special and not compiles:
+            if group["fused"]:
+                self._say_once("single")
+            return [bulk._replace(call=PlainStep(names)) for bulk in bulks]
         if special and few.states and elements(few.columns[0]) < 2:  # too few for compiled code
             return []
-        bulks = [few, *bulks] if few.states else bulks
         # without a kernel for them, small ones are compiled too: side by side they are large
         which = [compiles and (special or bulk is not few or (few.packs and call is None)) for bulk in bulks]
         if not any(which):
@@ -467,6 +481,8 @@ class Elementwise(Optimizer):
             steps = list(map(raw, states, repeat("step"))) if counts and not pack else []
         except KeyError:
             return None
+        if not set(map(type, steps)) <= PLAIN:
+            return None
         held: set[Any] = set(map(UNIT, states)) if in_units else set(map(float, steps or [0.0]))
         columns, shapes = list(slots.values()), None
         if pack:  # what the states hold is known, and the memory stands for it
@@ -478,7 +494,7 @@ class Elementwise(Optimizer):
         own = [*params, *grads, *slots.get("compensation", [])]
         wide = list(chain.from_iterable(x for name, x in slots.items() if name != "compensation"))
         tensors = own + wide
-        if len(held) > 1 or None in held or not set(map(type, chain(tensors, steps))) <= PLAIN:
+        if len(held) > 1 or None in held or not set(map(type, tensors)) <= PLAIN:
             return None
         dtype, device = params[0].dtype, params[0].device
         on_device = all(map(IS_CPU, tensors)) or set(map(DEVICE, tensors)) == {device}
@@ -681,15 +697,21 @@ class Elementwise(Optimizer):
     # The paths
 
     def _run(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
-        runs = {NesterovStep: self._run_sgd, AdamWStep: self._run_adamw, CompiledStep: self._run_compiled}
+        runs = {
+            NesterovStep: self._run_sgd,
+            AdamWStep: self._run_adamw,
+            CompiledStep: self._run_compiled,
+            PlainStep: self._run_plain,
+        }
         run = runs.get(type(bulk.call), self._run_lists)
         if not bulk.packs:
             run(bulk, group, scalars)
             if "step" in self._fields:
-                # a number would be made a tensor for each of them
-                TORCH._foreach_add_([state["step"] for state in bulk.states], ONE, alpha=1)
+                steps = [state["step"] for state in bulk.states]
+                # a number would be made a tensor for each of them; fake tensors know numbers only
+                TORCH._foreach_add_(steps, ONE if type(steps[0]) in PLAIN else 1.0)
             return
-        names = bulk.call.names if isinstance(bulk.call, CompiledStep) else self._arrays
+        names = bulk.call.names if isinstance(bulk.call, CompiledStep | PlainStep) else self._arrays
         pack, (params, grads, *_) = bulk.pack or self._packed(bulk, names), bulk.columns
         memory = [pack.memory[name] for name in names]
         if isinstance(bulk.call, AdamWStep):
@@ -829,14 +851,19 @@ class Elementwise(Optimizer):
             if not (in_pieces and plain and self._lies_flat(leaf, names)):
                 stored.update(self._single(leaf.p, leaf.grad, state, group, scalars))
                 continue
-            for piece in blocks([[leaf.p], [leaf.grad], *([state[name]] for name in names)], CACHED):
-                (p,), (g,), *columns = piece
-                entries = {name: x for name, (x,) in zip(names, columns, strict=True)}
-                if "step" in state:  # counted once, not for each piece
-                    entries["step"] = state["step"].clone()
-                self._single(p, g, entries, group, scalars)
-            if "step" in state:
+            columns = [[leaf.p], [leaf.grad], *([state[name]] for name in names)]
+            self._run_plain(Bulk(columns, [], PlainStep(names), float(state.get("step", 0.0))), group, scalars)
+            if "step" in state:  # once, not for each piece
                 state["step"].add_(1)
+
+    def _run_plain(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
+        for row in zip(*bulk.columns, strict=True):
+            whole = [[x] for x in row]
+            for (p,), (g,), *columns in blocks(whole, CACHED) if row[0].is_cpu and row[0].numel() > CACHED else [whole]:
+                entries = {name: x for name, (x,) in zip(bulk.call.names, columns, strict=True)}
+                if "step" in self._fields:
+                    entries["step"] = torch.tensor(bulk.known, dtype=torch.float32, device="cpu")
+                self._single(p, g, entries, group, scalars)
 
     def _single(
         self, p: Tensor, g: Tensor, stored: dict[str, Tensor], group: dict[str, Any], scalars: Scalars
