@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain, compress, repeat
-from operator import attrgetter, itemgetter
+from operator import attrgetter, is_, itemgetter
 from typing import Any, ClassVar, NamedTuple
 
 import array_api_compat.torch as xp
@@ -19,7 +19,7 @@ from inna_core.algorithm import Algorithm
 from inna_core.sgd_kernel import NesterovStep, nesterov_step
 from inna_torch._kernel_state import KernelState
 from inna_torch._lists import TORCH, blocks, flattens
-from inna_torch._packed import Packed, packed, same
+from inna_torch._packed import Block, Packed, disjoint, packed
 from inna_torch._single import NARROW, THETA, CompiledStep, compiled_step, compute_dtype, next_values, packed_numbers
 from inna_torch._steps import (
     adamw_devices,
@@ -98,7 +98,7 @@ class Bulk(NamedTuple):
     """One step of a fast path for many parameters.
 
     Attributes:
-        columns: parameters, gradients, and the fields of the state other than the step.
+        columns: parameters, gradients, and the entries of the state other than the step.
         states: of the parameters.
         call: the kernel's arguments, the compiled function, or a plain step; None for the core's function on lists.
         known: the units of the velocities (SGD kernel), or the number of steps made before.
@@ -111,7 +111,7 @@ class Bulk(NamedTuple):
     call: Any
     known: float
     packs: bool = False
-    pack: Packed | None = None
+    pack: Block | None = None
 
 
 class Alike(NamedTuple):
@@ -131,20 +131,20 @@ class Alike(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     contiguous: bool
-    pack: Packed | None
+    pack: Block | None
 
 
 class Kept(NamedTuple):
-    """States of the SGD kernel that were found alike.
+    """What was found of states of the SGD kernel that are alike; it refers to none of them.
 
     Attributes:
-        states: of the parameters.
-        velocities: as the kernel keeps them.
+        states: their identities.
+        velocities: identities of the velocities, as the kernel keeps them.
         shapes: of the velocities.
     """
 
-    states: list[KernelState]
-    velocities: list[Tensor]
+    states: list[int]
+    velocities: list[int]
     shapes: list[torch.Size]
 
 
@@ -182,6 +182,8 @@ class Elementwise(Optimizer):
       (`inna_torch._single`);
     * single: the core's function on one tensor after the other, which also serves torch.compile, autograd through the
       step, hyperparameters on an accelerator, narrow dtypes and compensated sums.
+
+    Each works on many small tensors as on one where their states lie side by side in memory (`inna_torch._packed`).
     """
 
     algorithm: ClassVar[type[Algorithm]]
@@ -200,6 +202,8 @@ class Elementwise(Optimizer):
     """By position of a group: its entries when they were last validated, and what was made of them."""
     _packs: tuple[Packed, ...] = ()
     """States of small tensors that lie side by side in memory."""
+    _states: int = 0
+    """How many there were after the last step."""
     _kept: Mapping[int, Kept] = {}
     """By position of a group: states that nobody but the kernel has written since they were looked at."""
 
@@ -325,9 +329,12 @@ class Elementwise(Optimizer):
         for p, state in self.state.items():
             if isinstance(state, KernelState):
                 self.state[p] = dict(state)
-        for pack in self._packs:
-            pack.unpack()
-        self._packs = ()
+        self._kept = {}
+        self._keep_packs(none=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._show_true_state()
+        return super().__getstate__()
 
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -378,8 +385,12 @@ class Elementwise(Optimizer):
                 self._run(bulk, group, scalars)
             for path, chosen in paths:
                 path(group, scalars, chosen)
-        if self._packs is not before or any(paths for *_, paths in ready):
+        anew = any(paths for *_, paths in ready)
+        if anew:
+            self._kept = {}
+        if anew or self._packs is not before or len(self.state) != self._states:
             self._keep_packs()
+            self._states = len(self.state)
 
     # What is validated before a step, with nothing changed yet
 
@@ -388,7 +399,7 @@ class Elementwise(Optimizer):
         entries = type(self)._entries(group)
         if index in self._checked:
             before, scalars = self._checked[index]
-            if same(entries, before):
+            if all(map(is_, entries, before)):
                 return scalars
         scalars = self._scalars(group)
         if IMMUTABLE.issuperset(map(type, entries)):
@@ -411,7 +422,7 @@ class Elementwise(Optimizer):
         """Return the steps of a whole group, if all of it has a state and takes fast paths; nothing if it does not.
 
         A small parameter is updated in less time than it takes to look at it closely. So the questions are put to all
-        tensors at once here; `_leaves` and `_paths` come to the same answers, one parameter after the other.
+        tensors at once here; `_leaves` and `_paths` answer them one parameter after the other.
         """
         grads = [g for p in group["params"] if (g := p.grad) is not None]
         params = group["params"]
@@ -454,7 +465,8 @@ class Elementwise(Optimizer):
         if special and few.states and elements(few.columns[0]) < 2:  # too few for compiled code
             return []
         # without a kernel for them, small ones are compiled too: side by side they are large
-        which = [compiles and (special or bulk is not few or (few.packs and call is None)) for bulk in bulks]
+        gathers = few.packs and call is None and elements(few.columns[0]) > 1
+        which = [compiles and (special or bulk is not few or gathers) for bulk in bulks]
         if not any(which):
             return bulks
         compiled = self._compiled_call(group, scalars, dtype, device, names)
@@ -474,11 +486,13 @@ class Elementwise(Optimizer):
         if set(map(len, states)) != {len(names) + counts}:
             return None
         raw = dict.__getitem__  # past KernelState's own, which would convert its velocity to show it
-        pack = next((pack for pack in self._packs if pack.holds(states)), None)
+        pack = self._block(states, names)
         kept = self._kept.get(index) if in_units else None
         try:
-            slots = {name: pack.entries[name] if pack else list(map(raw, states, repeat(name))) for name in names}
-            steps = list(map(raw, states, repeat("step"))) if counts and not pack else []
+            slots: dict[str, list[Any]] = {
+                name: pack.entries[name] if pack else list(map(raw, states, repeat(name))) for name in names
+            }
+            steps: list[Any] = list(map(raw, states, repeat("step"))) if counts and not pack else []
         except KeyError:
             return None
         if not set(map(type, steps)) <= PLAIN:
@@ -488,7 +502,7 @@ class Elementwise(Optimizer):
         if pack:  # what the states hold is known, and the memory stands for it
             slots, shapes = {name: [pack.memory[name]] for name in names}, pack.shapes
             held = set(pack.memory["step"].tolist()) if counts else held
-        elif kept and None not in held and same(kept.states, states) and same(kept.velocities, columns[0]):
+        elif kept and None not in held and kept[:2] == (list(map(id, states)), list(map(id, columns[0]))):
             # what the kernel has held since the last step nobody else has touched, and one stands for all
             slots, shapes = {"velocity": columns[0][:1]}, kept.shapes
         own = [*params, *grads, *slots.get("compensation", [])]
@@ -512,7 +526,7 @@ class Elementwise(Optimizer):
             return None
         contiguous = all(map(torch.Tensor.is_contiguous, tensors))
         if in_units and contiguous:
-            self._kept = {**self._kept, index: Kept(states, columns[0], shapes)}
+            self._kept = {**self._kept, index: Kept(list(map(id, states)), list(map(id, columns[0])), shapes)}
         return Alike(columns, held.pop(), dtype, device, contiguous, pack)
 
     def _leaves(self, group: dict[str, Any]) -> list[Leaf]:
@@ -704,15 +718,18 @@ class Elementwise(Optimizer):
             PlainStep: self._run_plain,
         }
         run = runs.get(type(bulk.call), self._run_lists)
-        if not bulk.packs:
+        names = bulk.call.names if isinstance(bulk.call, CompiledStep | PlainStep) else self._arrays
+        params, grads, *_ = bulk.columns
+        # without the kernel parameters are copied to one place and back, where each needs memory of its own
+        packs = bulk.packs and (isinstance(bulk.call, AdamWStep) or disjoint(params))
+        pack = (bulk.pack or self._packed(bulk, names)) if packs else None
+        if pack is None:
             run(bulk, group, scalars)
             if "step" in self._fields:
                 steps = [state["step"] for state in bulk.states]
                 # a number would be made a tensor for each of them; fake tensors know numbers only
                 TORCH._foreach_add_(steps, ONE if type(steps[0]) in PLAIN else 1.0)
             return
-        names = bulk.call.names if isinstance(bulk.call, CompiledStep | PlainStep) else self._arrays
-        pack, (params, grads, *_) = bulk.pack or self._packed(bulk, names), bulk.columns
         memory = [pack.memory[name] for name in names]
         if isinstance(bulk.call, AdamWStep):
             algorithm: Any = scalars.algorithm
@@ -757,24 +774,31 @@ class Elementwise(Optimizer):
         algorithm: Any = scalars.algorithm
         adamw_kernel_step(bulk.call, algorithm.sigma, bulk.columns)
 
-    def _packed(self, bulk: Bulk, names: tuple[str, ...]) -> Packed:
-        """Return the states of a step as they lie side by side in memory, where they are put if they do not yet."""
-        for pack in self._packs:
-            if pack.holds(bulk.states):
-                return pack
-        made = packed(bulk.columns[0], bulk.states, (*names, "step") if "step" in self._fields else names)
-        self._packs = (*self._packs, made)
-        return made
+    def _block(self, states: list[Any], names: tuple[str, ...]) -> Block | None:
+        """Return states, with these entries besides the count of steps, as they lie side by side, if they do."""
+        names = (*names, "step") if "step" in self._fields else names
+        return next((block for pack in self._packs if (block := pack.block(states, names))), None)
 
-    def _keep_packs(self) -> None:
+    def _packed(self, bulk: Bulk, names: tuple[str, ...]) -> Block | None:
+        """Return the states of a step as they lie side by side; they are put there if they do not yet and can be."""
+        if block := self._block(bulk.states, names):
+            return block
+        made = packed(bulk.columns[0], bulk.states, (*names, "step") if "step" in self._fields else names)
+        if made is None:
+            return None
+        self._packs = (*self._packs, made)
+        return self._block(bulk.states, names)
+
+    def _keep_packs(self, none: bool = False) -> None:
         """Let go of what lies side by side but is not in use as a whole any more: what is left would hold all of it."""
-        own = set(map(id, self.state.values()))
+        own = {id(state): state for state in self.state.values()}
         kept = []
         for pack in self._packs:
-            if pack.holds(pack.states) and own.issuperset(map(id, pack.states)):
+            states = [own.get(i) for i in pack.states]
+            if not none and all(state is not None for state in states) and pack.block(states, tuple(pack.tensors)):
                 kept.append(pack)
             else:
-                pack.unpack()
+                pack.unpack(states)
         self._packs = tuple(kept)
 
     def _by_step(
@@ -859,7 +883,7 @@ class Elementwise(Optimizer):
     def _run_plain(self, bulk: Bulk, group: dict[str, Any], scalars: Scalars) -> None:
         for row in zip(*bulk.columns, strict=True):
             whole = [[x] for x in row]
-            for (p,), (g,), *columns in blocks(whole, CACHED) if row[0].is_cpu and row[0].numel() > CACHED else [whole]:
+            for (p,), (g,), *columns in blocks(whole, CACHED) if row[0].is_cpu else [whole]:
                 entries = {name: x for name, (x,) in zip(bulk.call.names, columns, strict=True)}
                 if "step" in self._fields:
                     entries["step"] = torch.tensor(bulk.known, dtype=torch.float32, device="cpu")

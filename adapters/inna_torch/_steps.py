@@ -104,6 +104,9 @@ def parts(tensors: Tensors) -> list[Part]:
         last, stop = first + len(piece), start + elements(piece)
         found.append((slice(first, last), slice(start, stop)))
         first, start = last, stop
+    if len(found) > 1 and found[-1][1].stop - found[-1][1].start < 2:  # compiled code knows two elements and more
+        (some, where), (rest, end) = found[-2:]
+        found[-2:] = [(slice(some.start, rest.stop), slice(where.start, end.stop))]
     return found
 
 
