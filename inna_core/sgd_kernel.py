@@ -37,8 +37,7 @@ without look-ahead, in the units s = s' = 1 of gamma = beta.
 Two things limit the accuracy, and `nesterov_step` returns None beyond them. The kernel makes theta' from v', so the
 rounding of c g reaches theta multiplied by gamma / |r|: that, and L, may be at most `WORST` times gamma beta, which the
 gradient is multiplied with anyway. And it is told d, not 1 - d, in double (on CUDA, single) precision: c s' must be so
-large that what is
-lost when 1 - d is taken is within the rounding of the arrays' dtype.
+large that what is lost when 1 - d is taken is within the rounding of the arrays' dtype.
 
 Reference for the kernel's form: I. Sutskever, J. Martens, G. Dahl, G. Hinton. On the importance of initialization and
 momentum in deep learning. ICML 2013. The identity is elementary algebra on the recurrence in `inna_core.inna`.
