@@ -203,7 +203,7 @@ def test_small_tensors_are_worked_on_together(row: Row, name: str) -> None:
     (pack,) = optimizer._packs
     assert len(pack.states) == len(SHAPES) - 1
     assert 1 <= len(pack.parts) < 4
-    assert set(pack.tensors) == set(optimizer.state[params[1]])
+    assert set(pack.places) == set(optimizer.state[params[1]])
     memory = {optimizer.state[p]["velocity"].untyped_storage().data_ptr() for p in params if p.numel()}
     assert len(memory) == 2  # that of the large one besides
 

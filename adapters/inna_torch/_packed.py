@@ -6,7 +6,8 @@ down about them refers to none of them, so that nothing is kept alive that its o
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, repeat
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,6 @@ from inna_torch._steps import Part, elements, flatten, parts, unflatten
 
 Tensor = torch.Tensor
 PLACE: Callable[[Tensor], int] = torch.Tensor.data_ptr
-STRIDE: Callable[[Tensor], tuple[int, ...]] = torch.Tensor.stride
 
 
 class Block(NamedTuple):
@@ -39,40 +39,37 @@ class Packed:
     """What was found when states had been put side by side.
 
     Attributes:
-        states: identities of the states.
-        tensors: by name, identities of the tensors in them,
-        places: where in memory these begin,
-        strides: and their strides.
+        states: their identities.
+        places: by name, where in memory the tensors in them begin.
         size: elements of all parameters.
         shapes: of the parameters.
         parts: what to work on at a time.
     """
 
     states: list[int]
-    tensors: dict[str, list[int]]
     places: dict[str, list[int]]
-    strides: dict[str, list[tuple[int, ...]]]
     size: int
     shapes: list[torch.Size]
     parts: list[Part]
 
     def block(self, states: Sequence[Any], names: Sequence[str]) -> Block | None:
-        """Return these states as they lie side by side, or None if they, with these entries and no other, do not."""
-        if set(names) != set(self.tensors) or list(map(id, states)) != self.states:
+        """Return these states as they lie side by side, or None if these entries of them do not."""
+        if len(states) != len(self.states) or set(names) != set(self.places):
             return None
-        if set(map(len, states)) != {len(names)}:
-            return None
-        entries: dict[str, list[Any]] = {name: list(map(dict.get, states, repeat(name))) for name in names}
+        entries: dict[str, list[Any]] = {}
         memory: dict[str, Tensor] = {}
-        for name, own in entries.items():
-            if list(map(id, own)) != self.tensors[name]:
-                return None
-            # somebody may have given a tensor other data, or another form
-            if list(map(PLACE, own)) != self.places[name] or list(map(STRIDE, own)) != self.strides[name]:
+        for name in names:
+            try:
+                entries[name] = own = list(map(itemgetter(name), states))
+                places = list(map(PLACE, own))
+            except (KeyError, TypeError, RuntimeError):  # there is none, or it is no tensor in memory
                 return None
             size = len(own) if name == "step" else self.size
             first = next((x for x in own if x.numel()), own[0])
-            if first.untyped_storage().nbytes() != size * first.element_size():
+            # As long as the first has the common memory, nothing else can lie where the others should.
+            if places != self.places[name] or first.untyped_storage().nbytes() != size * first.element_size():
+                return None
+            if name != "step" and not all(map(torch.Tensor.is_contiguous, own)):
                 return None
             memory[name] = first.as_strided((size,), (1,), 0)
         return Block(entries, memory, self.shapes, self.parts)
@@ -83,10 +80,10 @@ class Packed:
         Args:
             states: at their positions; None where one is gone.
         """
-        for name, own in self.tensors.items():
-            for state, tensor, place in zip(states, own, self.places[name], strict=True):
+        for name, places in self.places.items():
+            for state, place in zip(states, places, strict=True):
                 x = None if state is None else state.get(name)
-                if x is not None and id(x) == tensor and x.data_ptr() == place and x.numel():
+                if type(x) is Tensor and x.numel() and x.data_ptr() == place:
                     with torch.inference_mode(False):  # nobody could write it later
                         x.data = x.data.clone()
 
@@ -113,9 +110,7 @@ def packed(params: list[Tensor], states: list[dict[str, Any]], names: Sequence[s
                     x.data = data
     return Packed(
         list(map(id, states)),
-        {name: list(map(id, own)) for name, own in entries.items()},
         {name: list(map(PLACE, own)) for name, own in entries.items()},
-        {name: list(map(STRIDE, own)) for name, own in entries.items()},
         elements(params),
         [p.shape for p in params],
         parts(params),

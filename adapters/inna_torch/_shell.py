@@ -795,7 +795,8 @@ class Elementwise(Optimizer):
         kept = []
         for pack in self._packs:
             states = [own.get(i) for i in pack.states]
-            if not none and all(state is not None for state in states) and pack.block(states, tuple(pack.tensors)):
+            sound = not none and all(state is not None and len(state) == len(pack.places) for state in states)
+            if sound and pack.block(states, tuple(pack.places)):
                 kept.append(pack)
             else:
                 pack.unpack(states)

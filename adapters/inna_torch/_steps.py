@@ -125,10 +125,9 @@ def packed_adamw_kernel_step(
         state: velocities and second moments: two one-dimensional tensors, each as long as the parameters together.
         pieces: blocks of them.
     """
-    for some, where in pieces:
-        part, v, s = theta[some], state[0][where], state[1][where]
-        x = v.clone()
-        gradient = flatten(grads[some])
+    lengths = [where.stop - where.start for _, where in pieces]
+    for (some, _), v, s in zip(pieces, *(x.split_with_sizes(lengths) for x in state), strict=True):
+        part, x, gradient = theta[some], v.clone(), flatten(grads[some])
         # the copy is left holding the first moment, which with the first decay rate 0 is the gradient itself
         adamw_kernel([x], [gradient], [gradient], [s], call, sigma)
         del gradient  # before the next one
