@@ -324,6 +324,21 @@ def test_parameters_may_share_memory(row: Row, name: str) -> None:
     assert difference([found[0]], [found[1]]) <= 8 * row.bound
 
 
+@pytest.mark.parametrize("name", ["bfloat16", "bfloat16, INNA", "compensated"])
+def test_a_gradient_may_be_another_parameter(row: Row, name: str) -> None:
+    """It is read when its turn comes, after that parameter was updated; multi-tensor calls read it before."""
+    found = []
+    for flags in (row.flags, {**row.flags, "foreach": False}):
+        a, b, c = parameters(row.dtype, ((4, 3), (12,), (5,)))
+        optimizer = row.optimizer([a, b, c], lr=0.05, **flags)
+        for k in range(4):
+            set_gradients([a, b, c], k)
+            b.grad = a.data.view(-1)
+            optimizer.step()
+        found.append(b.detach().clone())
+    assert difference([found[0]], [found[1]]) <= 8 * row.bound
+
+
 @pytest.mark.parametrize("name", ["kernels", "kernel, INNA", "bfloat16", "accelerator"])
 def test_a_gradient_of_another_shape_is_refused(row: Row, name: str) -> None:
     params = parameters(row.dtype, SHAPES)

@@ -720,8 +720,8 @@ class Elementwise(Optimizer):
         run = runs.get(type(bulk.call), self._run_lists)
         names = bulk.call.names if isinstance(bulk.call, CompiledStep | PlainStep) else self._arrays
         params, grads, *_ = bulk.columns
-        # without the kernel parameters are copied to one place and back, where each needs memory of its own
-        packs = bulk.packs and (isinstance(bulk.call, AdamWStep) or disjoint(params))
+        # without the kernel parameters are copied to one place and back, and one update may not be another's input
+        packs = bulk.packs and (isinstance(bulk.call, AdamWStep) or disjoint([*params, *grads]))
         pack = (bulk.pack or self._packed(bulk, names)) if packs else None
         if pack is None:
             run(bulk, group, scalars)
