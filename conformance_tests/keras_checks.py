@@ -490,7 +490,7 @@ def velocity_that_forgets() -> dict[str, Any]:
 
 def rounding(dtype: str) -> tuple[Any, Any]:
     """Return what `rounding_to` and a cast make of numbers that are hard to round, without XLA."""
-    from inna_keras._shell import rounding_to
+    from inna_keras._base import rounding_to
 
     every = np.arange(2**16, dtype="uint16")
     near = (

@@ -41,7 +41,7 @@ class Mutant:
 
 
 INNA, PROP = "inna_core/inna.py", "inna_core/innaprop.py"
-TORCH, OPTAX, KERAS = (f"adapters/inna_{host}/_shell.py" for host in ("torch", "optax", "keras"))
+TORCH, OPTAX, KERAS = (f"adapters/inna_{file}.py" for file in ("torch/_shell", "optax/_transform", "keras/_base"))
 CORE, NUMPY = "test_core", "numpy and not readonly and not quickstart"
 
 MUTANTS = (
@@ -54,11 +54,11 @@ MUTANTS = (
     Mutant("initial velocity of psi_0 = theta_0", INNA, ".zeros_like(theta))", ".zeros_like(theta) - self.alpha * theta)", NUMPY),
     Mutant("negative lr accepted", INNA, 'checked_number("lr", lr)', "lr", CORE),
     Mutant("beta = 0 accepted", INNA, "self.beta, positive=True", "self.beta", NUMPY),
-    Mutant("psi's sign", "inna_core/checkpoint.py", "* theta - beta * velocity", "* theta + beta * velocity", CORE),
-    Mutant("psi's alpha", "inna_core/checkpoint.py", "(1 / beta - alpha) * theta", "(1 / beta) * theta", CORE),
-    Mutant("dtype not compared", "inna_core/_checks.py", "if array.dtype != theta.dtype:", "if False:", f"{CORE} or ({NUMPY})"),
-    Mutant("float64 scalars let through", "inna_core/_checks.py", "    return number\n\n\n", "    return value\n\n\n", CORE),
-    Mutant("0-d results left as scalars", "inna_core/_checks.py", "return x[...] if", "return x if", NUMPY),
+    Mutant("psi's sign", "inna_core/psi.py", "* theta - beta * velocity", "* theta + beta * velocity", CORE),
+    Mutant("psi's alpha", "inna_core/psi.py", "(1 / beta - alpha) * theta", "(1 / beta) * theta", CORE),
+    Mutant("dtype not compared", "inna_core/_validation.py", "if array.dtype != theta.dtype:", "if False:", f"{CORE} or ({NUMPY})"),
+    Mutant("float64 scalars let through", "inna_core/_validation.py", "    return number\n\n\n", "    return value\n\n\n", CORE),
+    Mutant("0-d results left as scalars", "inna_core/_validation.py", "return x[...] if", "return x if", NUMPY),
     Mutant("second moment of g, not g^2", PROP, "* (g * g)", "* g", NUMPY),
     Mutant("sigma and 1 - sigma swapped", PROP, "sigma * s + (1 - sigma)", "(1 - sigma) * s + sigma", NUMPY),
     Mutant("no bias correction", PROP, "s_hat = s * (1 / -ns.expm1(k * log(sigma, ns)))", "s_hat = s", NUMPY),
@@ -66,10 +66,10 @@ MUTANTS = (
     Mutant("eps under the root", PROP, "(ns.sqrt(s_hat) + eps)", "ns.sqrt(s_hat + eps)", NUMPY),
     Mutant("velocity driven by g", PROP, ".update(q, INNAState(v)", ".update(g, INNAState(v)", NUMPY),
     Mutant("bfloat16 squares in bfloat16", PROP, "if is_narrow(theta):\n            g,", "if False:\n            g,", "arrays"),
-    Mutant("decay's sign", "inna_core/decay.py", "d = -(lr", "d = (lr", NUMPY),
-    Mutant("decay without lr", "inna_core/decay.py", "-(lr * weight_decay)", "-(weight_decay)", NUMPY),
-    Mutant("decay after the published fashion always", "inna_core/decay.py", "if published:", "if True:", NUMPY),
-    Mutant("published decay without alpha", "inna_core/decay.py", "(1 / algorithm.beta - algorithm.alpha) * d", "(1 / algorithm.beta) * d", NUMPY),
+    Mutant("decay's sign", "inna_core/weight_decay.py", "d = -(lr", "d = (lr", NUMPY),
+    Mutant("decay without lr", "inna_core/weight_decay.py", "-(lr * weight_decay)", "-(weight_decay)", NUMPY),
+    Mutant("decay after the published fashion always", "inna_core/weight_decay.py", "if published:", "if True:", NUMPY),
+    Mutant("published decay without alpha", "inna_core/weight_decay.py", "(1 / algorithm.beta - algorithm.alpha) * d", "(1 / algorithm.beta) * d", NUMPY),
     Mutant("compensation forgotten", "inna_core/compensation.py", "y = delta + compensation", "y = delta", "torch-bfloat16"),
     Mutant("compensation's sign", "inna_core/compensation.py", "rounded(y - (", "rounded((", "torch-bfloat16"),
     Mutant("torch: float16 arithmetic", "adapters/inna_torch/_single.py", "return torch.float32 if p.dtype", "return p.dtype if p.dtype", "torch-bfloat16"),

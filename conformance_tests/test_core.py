@@ -12,8 +12,9 @@ import pytest
 import inna_core
 from conformance_tests import oracle
 from conformance_tests.cases import EPS, random_arrays
-from inna_core import checkpoint, dynamics, schedules
-from inna_core.decay import update_with_decay
+from inna_core import dynamics, schedules
+from inna_core.psi import psi_from_velocity, velocity_from_psi
+from inna_core.weight_decay import update_with_decay
 
 DAMPINGS = [(0.5, 0.1), (0.0, 1.0), (2.0, 2.0), (0.1, 0.9), (10.0, 0.1)]
 
@@ -22,22 +23,22 @@ DAMPINGS = [(0.5, 0.1), (0.0, 1.0), (2.0, 2.0), (0.1, 0.9), (10.0, 0.1)]
 def test_psi_conversion_equals_its_definition(alpha: float, beta: float) -> None:
     theta, v = random_arrays(0, ((50,), (50,)))
     a, b = oracle.mpmath.mpf(alpha), oracle.mpmath.mpf(beta)
-    psi = checkpoint.psi_from_velocity(v, theta, alpha=alpha, beta=beta)
+    psi = psi_from_velocity(v, theta, alpha=alpha, beta=beta)
     want = oracle.psi_of(oracle.exact(theta), oracle.exact(v), a, b)
     assert oracle.largest(oracle.exact(psi) - want) <= 1e-15 * (1 + alpha * beta + beta) * 4
-    back = checkpoint.velocity_from_psi(psi, theta, alpha=alpha, beta=beta)
+    back = velocity_from_psi(psi, theta, alpha=alpha, beta=beta)
     assert np.abs(back - v).max() <= 1e-15 * (1 / beta + alpha + 1) * 8
 
 
 def test_the_papers_start_is_zero_velocity() -> None:
     theta = random_arrays(0, ((50,),))[0]
     psi_0 = (1 - 0.5 * 0.1) * theta
-    v = checkpoint.velocity_from_psi(psi_0, theta, alpha=0.5, beta=0.1)
+    v = velocity_from_psi(psi_0, theta, alpha=0.5, beta=0.1)
     assert np.abs(v).max() < 1e-14
     assert np.array_equal(inna_core.INNA(0.5, 0.1).init(theta).velocity, np.zeros(50))
 
 
-@pytest.mark.parametrize("convert", [checkpoint.psi_from_velocity, checkpoint.velocity_from_psi])
+@pytest.mark.parametrize("convert", [psi_from_velocity, velocity_from_psi])
 def test_psi_conversion_refuses_what_does_not_fit(convert: Any) -> None:
     x = np.ones(3)
     for arguments, hyper, error in [

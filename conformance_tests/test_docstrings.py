@@ -24,7 +24,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], tuple[dict[str, str], ...]]] = {
 WITH_EXAMPLES = {
     *(
         f"inna_core.{name}"
-        for name in ("inna", "innaprop", "checkpoint", "compensation", "decay", "dynamics", "schedules")
+        for name in ("inna", "innaprop", "psi", "compensation", "weight_decay", "dynamics", "schedules")
     ),
     "inna_torch.optimizers",
     "inna_optax.transforms",

@@ -4,12 +4,14 @@ The algorithms (`INNA`, `INNAprop`) run on NumPy, CuPy, torch, JAX and array-api
 `inna_optax` and `inna_keras` make the same functions native optimizers of those hosts.
 """
 
-from inna_core import checkpoint, compensation, decay, dynamics, schedules
+from inna_core import compensation, dynamics, psi, schedules, weight_decay
 from inna_core.algorithm import Algorithm
 from inna_core.inna import INNA, INNAState
 from inna_core.innaprop import INNAprop, INNApropState
 from inna_core.newton_loop import Momentum, MomentumState, StepSizeRecord, StepSizes, StepSizeState
 from inna_core.newton_summary import NewtonStatus, NewtonStepSizes, Summary, newton_step_sizes
+
+checkpoint = psi  # its first name
 
 __all__ = [
     "INNA",
@@ -27,8 +29,9 @@ __all__ = [
     "Summary",
     "checkpoint",
     "compensation",
-    "decay",
     "dynamics",
     "newton_step_sizes",
+    "psi",
     "schedules",
+    "weight_decay",
 ]

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from array_api_compat import array_namespace
 
-from inna_core._checks import checked_number
+from inna_core._validation import checked_number
 from inna_core.algorithm import Array, Scalar
 
 

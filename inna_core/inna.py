@@ -19,7 +19,7 @@ The paper writes the same recurrence with a phase variable psi = (1 - alpha beta
 
 Both discretise theta'' + alpha theta' + beta Hess J(theta) theta' + grad J(theta) = 0 and are equal in exact
 arithmetic. The velocity is stored because it rounds better, stays put when gradients vanish, and does not push back
-when something else (weight decay, a constraint, loaded weights) moves theta. ``inna_core.checkpoint`` converts.
+when something else (weight decay, a constraint, loaded weights) moves theta. ``inna_core.psi`` converts.
 
 Every alpha * lr is meant literally: at alpha * lr = 1 the velocity forgets its past, above it changes sign each step.
 
@@ -30,7 +30,7 @@ Journal of Machine Learning Research 22(134), 2021.
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from inna_core._checks import as_array, check_parameter, check_update, checked_number, namespace
+from inna_core._validation import as_array, check_parameter, check_update, checked_number, namespace
 from inna_core.algorithm import Array, Namespace, Scalar
 
 

@@ -25,7 +25,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import ClassVar, NamedTuple
 
-from inna_core._checks import as_array, check_parameter, check_update, checked_number, is_narrow, namespace
+from inna_core._validation import as_array, check_parameter, check_update, checked_number, is_narrow, namespace
 from inna_core.algorithm import Array, Namespace, Scalar
 from inna_core.inna import INNA, INNAState
 

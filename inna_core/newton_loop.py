@@ -37,7 +37,7 @@ from typing import Any, ClassVar, NamedTuple, TypedDict, TypeVar
 
 from array_api_compat import array_namespace
 
-from inna_core._checks import as_array, check_parameter, check_update, checked_count, checked_number
+from inna_core._validation import as_array, check_parameter, check_update, checked_count, checked_number
 from inna_core.algorithm import Array, Namespace, Scalar
 from inna_core.newton_solver import Loop
 from inna_core.newton_summary import (

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from inna_core._checks import checked_number, is_real_floating
+from inna_core._validation import checked_number, is_real_floating
 from inna_core.algorithm import Array, Namespace, Scalar
 from inna_core.newton_solver import Loop, convexify, from_units, minimiser, norm, python_loop, ratio, scaled
 

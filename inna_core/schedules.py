@@ -9,7 +9,7 @@ Reference: Castera et al., JMLR 22(134), 2021, sections 4 and 5.
 from dataclasses import dataclass
 from typing import Any
 
-from inna_core._checks import checked_number
+from inna_core._validation import checked_number
 
 
 @dataclass(frozen=True)

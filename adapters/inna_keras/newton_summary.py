@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 import keras
 
-from inna_core._checks import checked_count, checked_number, is_real_floating
+from inna_core._validation import checked_count, checked_number, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.newton_loop import (
     DAMPING,

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 import inna_core
-from inna_keras._shell import Elementwise, hyperparameter
+from inna_keras._base import Elementwise, hyperparameter
 
 
 @keras.saving.register_keras_serializable(package="inna")

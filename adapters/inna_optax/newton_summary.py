@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from inna_core._checks import checked_number
+from inna_core._validation import checked_number
 from inna_core.algorithm import Algorithm
 from inna_core.newton_loop import (
     DAMPING,

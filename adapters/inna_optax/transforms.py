@@ -6,7 +6,7 @@ import jax
 import optax
 
 import inna_core
-from inna_optax._shell import elementwise, floating
+from inna_optax._transform import elementwise, floating
 
 
 class INNAState(NamedTuple):

@@ -13,7 +13,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import _use_grad_for_differentiable
 
-from inna_core._checks import checked_number
+from inna_core._validation import checked_number
 from inna_core.adamw_kernel import AdamWStep, adamw_step
 from inna_core.algorithm import Algorithm
 from inna_core.sgd_kernel import NesterovStep, nesterov_step

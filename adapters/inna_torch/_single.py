@@ -10,7 +10,7 @@ import array_api_compat.torch as xp
 import torch
 
 from inna_core.compensation import compensated_increment
-from inna_core.decay import update_with_decay
+from inna_core.weight_decay import update_with_decay
 
 Tensor = torch.Tensor
 

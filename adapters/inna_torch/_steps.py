@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from inna_core.adamw_kernel import AdamWStep, GradientStep
-from inna_core.decay import update_with_decay
+from inna_core.weight_decay import update_with_decay
 from inna_torch._lists import TORCH, Namespace, Tensors, Vector, blocks, update_in_place
 
 BLOCKS = 42

@@ -16,7 +16,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
-from inna_core._checks import checked_number
+from inna_core._validation import checked_number
 from inna_core.algorithm import Algorithm
 from inna_core.newton_loop import (
     DAMPING,

@@ -11,7 +11,7 @@ import numpy as np
 import inna_core
 from conformance_tests.cases import Setup
 from conformance_tests.hosts.run import Fact, Snapshot, as_float64
-from inna_core.decay import update_with_decay
+from inna_core.weight_decay import update_with_decay
 
 
 @dataclass(frozen=True)

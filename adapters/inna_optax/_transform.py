@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import keystr
 
-from inna_core._checks import checked_choice, checked_number, is_narrow, is_real_floating
+from inna_core._validation import checked_choice, checked_number, is_narrow, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
-from inna_core.decay import update_with_decay
+from inna_core.weight_decay import update_with_decay
 from inna_optax._order import on_one_cpu, one_behind_the_other
 
 

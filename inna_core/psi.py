@@ -7,7 +7,7 @@ Use it to continue a run whose checkpoint holds psi, or to hand a checkpoint to 
 Reference: Castera et al., JMLR 22(134), 2021, algorithm INNA.
 """
 
-from inna_core._checks import as_array, check_like, check_parameter, checked_number
+from inna_core._validation import as_array, check_like, check_parameter, checked_number
 from inna_core.algorithm import Array, Scalar
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from inna_core._checks import checked_choice, checked_number, is_narrow, is_real_floating
+from inna_core._validation import checked_choice, checked_number, is_narrow, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
-from inna_core.decay import update_with_decay
+from inna_core.weight_decay import update_with_decay
 from inna_keras._order import one_behind_the_other, traced_for_cpu
 
 

@@ -22,7 +22,7 @@ Bolte et al., arXiv:2410.05871, 2024, algorithm 2.
 
 from typing import Any
 
-from inna_core._checks import as_array, check_parameter, check_scalars, checked_number
+from inna_core._validation import as_array, check_parameter, check_scalars, checked_number
 from inna_core.algorithm import Array, Namespace, Scalar
 
 
