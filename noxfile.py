@@ -22,7 +22,7 @@ HOSTS: dict[str, tuple[list[str], list[str], list[str], str]] = {
     "keras-jax": (["keras", "optax"], [], ["keras", "jax"], "keras and jax"),
     "keras-torch": (["keras", "torch"], [], ["keras", "torch"], "keras and torch"),
 }
-BASICS = "contracts or core or imports or docstrings or readme or (lockstep and default)"
+BASICS = "contracts or core or step_sizes or imports or docstrings or readme or (lockstep and default)"
 ALL = (["numpy", "torch", "optax", "keras"], ["tensorflow"], ["torch", "jax", "optax", "keras", "tensorflow"])
 if shutil.which("nvidia-smi"):
     HOSTS["cupy"] = (["cupy"], [], ["cupy"], "cupy")

@@ -141,7 +141,7 @@ def measure(host: str, size: int, rounds: int) -> tuple[float, float, float, flo
 
 
 def solver(rounds: int) -> None:
-    from conformance_tests.newton_problems import BOUNDED, subproblem
+    from conformance_tests.newton.subproblems import BOUNDED, subproblem
     from inna_core import newton_step_sizes
 
     print("| S | median ms | largest ms |\n|---|---|---|")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from conformance_tests.hosts import HOSTS, Host
-from conformance_tests.hosts.run import Run
-from conformance_tests.worker import Worker, open_here
+from conformance_tests.backend_process import Worker, open_here
+from conformance_tests.matrix.hosts import HOSTS, Host
+from conformance_tests.matrix.hosts.run import Run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

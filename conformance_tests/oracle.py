@@ -11,7 +11,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
-from conformance_tests.cases import Setup, random_arrays
+from conformance_tests.matrix.cases import Setup, random_arrays
 
 mpmath.mp.dps = 50
 

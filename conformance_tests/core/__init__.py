@@ -1,0 +1,1 @@
+"""`inna_core` alone, without any host."""

@@ -1,0 +1,183 @@
+"""Properties of `inna_core` that no host is needed for: psi conversion, dynamics, schedules, misuse."""
+
+import itertools
+import math
+import re
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+import inna_core
+from conformance_tests import oracle
+from conformance_tests.matrix.cases import EPS, random_arrays
+from inna_core import dynamics, schedules
+from inna_core.psi import psi_from_velocity, velocity_from_psi
+from inna_core.weight_decay import update_with_decay
+
+DAMPINGS = [(0.5, 0.1), (0.0, 1.0), (2.0, 2.0), (0.1, 0.9), (10.0, 0.1)]
+
+
+@pytest.mark.parametrize(("alpha", "beta"), DAMPINGS)
+def test_psi_conversion_equals_its_definition(alpha: float, beta: float) -> None:
+    theta, v = random_arrays(0, ((50,), (50,)))
+    a, b = oracle.mpmath.mpf(alpha), oracle.mpmath.mpf(beta)
+    psi = psi_from_velocity(v, theta, alpha=alpha, beta=beta)
+    want = oracle.psi_of(oracle.exact(theta), oracle.exact(v), a, b)
+    assert oracle.largest(oracle.exact(psi) - want) <= 1e-15 * (1 + alpha * beta + beta) * 4
+    back = velocity_from_psi(psi, theta, alpha=alpha, beta=beta)
+    assert np.abs(back - v).max() <= 1e-15 * (1 / beta + alpha + 1) * 8
+
+
+def test_the_papers_start_is_zero_velocity() -> None:
+    theta = random_arrays(0, ((50,),))[0]
+    psi_0 = (1 - 0.5 * 0.1) * theta
+    v = velocity_from_psi(psi_0, theta, alpha=0.5, beta=0.1)
+    assert np.abs(v).max() < 1e-14
+    assert np.array_equal(inna_core.INNA(0.5, 0.1).init(theta).velocity, np.zeros(50))
+
+
+@pytest.mark.parametrize("convert", [psi_from_velocity, velocity_from_psi])
+def test_psi_conversion_refuses_what_does_not_fit(convert: Any) -> None:
+    x = np.ones(3)
+    for arguments, hyper, error in [
+        ((np.ones(2), x), (0.5, 0.1), ValueError),
+        ((x.astype("float32"), x), (0.5, 0.1), TypeError),
+        ((x, x), (-1.0, 0.1), ValueError),
+        ((x, x), (0.5, 0.0), ValueError),
+        ((x, x.astype(int)), (0.5, 0.1), TypeError),
+    ]:
+        with pytest.raises(error, match="Invalid"):
+            convert(*arguments, alpha=hyper[0], beta=hyper[1])
+
+
+def spectral_radius(gamma: float, alpha: float, beta: float, h: float) -> float:
+    """Of one step of the psi recurrence on h theta^2 / 2, as the paper prints it."""
+    c = 1 / beta - alpha
+    step = [[1 + gamma * (c - beta * h), -gamma / beta], [gamma * c, 1 - gamma / beta]]
+    return float(np.abs(np.linalg.eigvals(np.asarray(step))).max())
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "h"),
+    list(itertools.product((0.0, 0.1, 0.5, 3.0, 20.0), (0.01, 0.1, 1.0, 5.0), (0.01, 1.0, 300.0))),
+)
+def test_largest_stable_lr_is_where_an_eigenvalue_leaves_the_unit_disc(alpha: float, beta: float, h: float) -> None:
+    limit = dynamics.largest_stable_lr(h, alpha=alpha, beta=beta)
+    curvatures = h * np.asarray([1e-7, 1e-3, 0.1, 0.5, 0.9, 1.0])
+    for fraction in (1e-3, 0.1, 0.5, 0.9, 0.999):
+        assert max(spectral_radius(fraction * limit, alpha, beta, c) for c in curvatures) <= 1 + 1e-9
+    assert max(spectral_radius(1.001 * limit, alpha, beta, c) for c in curvatures) > 1
+
+
+def test_largest_stable_lr_of_extreme_curvatures() -> None:
+    assert dynamics.largest_stable_lr(1e200, alpha=0.5, beta=0.1) == pytest.approx(2e-199, rel=1e-12, abs=0)
+    assert dynamics.largest_stable_lr(1e-200, alpha=0.5, beta=0.1) == pytest.approx(4.0)
+
+
+def test_energy_of_any_namespace() -> None:
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    found = dynamics.energy(strict.asarray(1.0), [strict.ones(3), strict.ones(2)], alpha=0.5, beta=2.0)
+    assert float(found) == 9.0
+
+
+def test_energy_decreases_along_the_dynamics() -> None:
+    h = np.asarray([0.3, 1.0, 4.0])
+    inna, theta = inna_core.INNA(0.5, 0.1), np.asarray([1.0, -2.0, 0.5])
+    state, energies = inna.init(theta), []
+    for _ in range(4000):
+        energies.append(float(dynamics.energy((h * theta**2).sum() / 2, [state.velocity], alpha=0.5, beta=0.1)))
+        delta, state = inna.update(h * theta, state, theta, 1e-3)
+        theta = theta + delta
+    assert np.all(np.diff(energies) < 0)
+    assert energies[0] == pytest.approx(2 * 1.05 * 2.65)
+
+
+def test_power_decay() -> None:
+    schedule = schedules.PowerDecay(0.2, 1 / 4)
+    assert [schedule(k) for k in (0, 15, 80)] == pytest.approx([0.2, 0.1, 0.2 / 3])
+    for arguments in [(0.0, 0.5), (0.1, -1.0), (float("nan"), 0.5)]:
+        with pytest.raises(ValueError, match=r"Invalid (lr|q)"):
+            schedules.PowerDecay(*arguments)
+
+
+def test_update_refuses_a_state_or_scalar_of_another_kind() -> None:
+    x = np.ones(3, dtype="float32")
+    inna = inna_core.INNA()
+    state = inna.init(x)
+    with pytest.raises(TypeError, match="Invalid state: tuple"):
+        inna.update(x, (x,), x, 0.1)  # type: ignore[arg-type]
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    y = strict.ones(3, dtype=strict.float32)
+    with pytest.raises(TypeError, match=r"Invalid lr: a 0-d array of dtype .*float64"):
+        inna.update(y, inna.init(y), y, strict.asarray(0.1, dtype=strict.float64))
+    with pytest.raises(TypeError, match="Invalid theta"):
+        inna.init([1.0])
+    with pytest.raises(TypeError, match="Invalid grad"):
+        inna.update([1.0, 1.0, 1.0], state, x, 0.1)
+    with pytest.raises(ValueError, match=r"Invalid state.velocity: shape \(2,\)"):
+        inna.update(x, inna_core.INNAState(x[:2]), x, 0.1)
+
+
+@pytest.mark.parametrize("number", [np.float64, np.asarray, np.float32, Fraction])
+@pytest.mark.parametrize("shape", [(3,), ()])
+def test_numbers_of_other_kinds_do_not_promote(number: Any, shape: Any) -> None:
+    x = np.ones(shape, dtype="float32")
+    inna = inna_core.INNA(number(0.5), number(0.125))
+    for decay, published in ((0.0, False), (number(0.25), False), (number(0.25), True)):
+        delta, state = update_with_decay(inna, x, inna.init(x), x, number(0.125), decay, published=published)
+        for result in (delta, state.velocity):
+            assert (type(result), result.dtype, result.shape) == (np.ndarray, "float32", shape)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_innaprop_takes_scalars_of_the_parameters_dtype(dtype: str) -> None:
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    # float16 lies outside the standard
+    xp, x = (np, np.ones(3, dtype)) if dtype == "float16" else (strict, strict.ones(3, dtype=getattr(strict, dtype)))
+    scalars = [xp.asarray(s, dtype=x.dtype) for s in (0.1, 0.9, 0.99, 1e-4, 0.01)]
+    innaprop = inna_core.INNAprop(*scalars[:4])
+    delta, state = innaprop.update(x, innaprop.init(x), x, scalars[4])
+    plain = inna_core.INNAprop(*(float(s) for s in scalars[:4]))
+    want, _ = plain.update(x, plain.init(x), x, float(scalars[4]))
+    assert delta.dtype == state.second_moment.dtype == x.dtype
+    assert np.allclose(np.asarray(delta), np.asarray(want), rtol=4 * EPS[dtype])
+    with pytest.raises(TypeError, match=r"Invalid state\.step: dtype"):
+        innaprop.update(x, state._replace(step=xp.asarray(1)), x, 0.01)
+
+
+@pytest.mark.parametrize("bad", [np.True_, np.asarray("a"), np.complex128(1j), np.asarray(1), np.asarray([0.1])])
+def test_other_kinds_of_scalars_are_refused(bad: Any) -> None:
+    x = np.ones(3)
+    with pytest.raises(TypeError, match="Invalid alpha"):
+        inna_core.INNA(alpha=bad)
+    with pytest.raises(TypeError, match="Invalid weight_decay"):
+        update_with_decay(inna_core.INNA(), x, inna_core.INNA().init(x), x, 0.1, bad)
+
+
+@pytest.mark.parametrize("bad", [np.asarray(np.nan), np.float32(-1), 10**400, -(10**400), Fraction(-1, 3)])
+def test_numbers_out_of_range_are_refused_whatever_their_kind(bad: Any) -> None:
+    x = np.ones(3)
+    with pytest.raises(ValueError, match="Invalid beta"):
+        inna_core.INNA(beta=bad)
+    for lr, decay, name in ((bad, 0.1, "lr"), (0.1, bad, "weight_decay")):
+        with pytest.raises(ValueError, match=f"Invalid {name}"):
+            update_with_decay(inna_core.INNA(), x, inna_core.INNA().init(x), x, lr, decay)
+
+
+def test_two_frameworks_do_not_mix() -> None:
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    x, y = np.ones(3), strict.ones(3, dtype=strict.float64)
+    inna = inna_core.INNA()
+    with pytest.raises(TypeError):
+        inna.update(y, inna.init(x), x, 0.1)
+
+
+@pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf, "0.1", None, True])
+@pytest.mark.parametrize("algorithm", [inna_core.INNA(), inna_core.INNAprop()], ids=["INNA", "INNAprop"])
+def test_an_update_refuses_lr_itself(algorithm: Any, bad: Any) -> None:
+    """Not only through `update_with_decay`, which the hosts call and which looks first."""
+    x = np.ones(3)
+    with pytest.raises((ValueError, TypeError), match=rf"Invalid lr: {re.escape(repr(bad))}"):
+        algorithm.update(x, algorithm.init(x), x, bad)

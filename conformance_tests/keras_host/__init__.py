@@ -1,0 +1,1 @@
+"""What Keras users do with `inna_keras`."""

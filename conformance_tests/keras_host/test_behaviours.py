@@ -1,0 +1,319 @@
+"""What Keras offers around an optimizer, with ours, on each backend, in a process of its own."""
+
+import importlib.util
+import os
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.backend_process import Worker
+from conformance_tests.matrix.cases import EPS, representable
+
+if importlib.util.find_spec("keras") is None:
+    pytest.skip("Keras is not installed", allow_module_level=True)
+
+BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+"""By backend: the package that it needs."""
+
+ROUNDING = 1e-5
+"""A few float32 steps in another order of operations; a wrong step is off by 1e-2 here."""
+
+
+def skip_without(backend: str) -> None:
+    if importlib.util.find_spec(BACKENDS[backend]) is None:
+        pytest.skip(f"{BACKENDS[backend]} is not installed")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    skip_without(request.param)
+    return request.param
+
+
+@pytest.fixture
+def call(backend: str, workers: Any) -> Any:
+    worker: Worker = workers({"KERAS_BACKEND": backend})
+    return lambda function, *arguments: worker.call(f"conformance_tests.keras_host.scenarios:{function}", *arguments)
+
+
+each_optimizer = pytest.mark.parametrize("name", ["INNA", "INNAprop"])
+
+
+def difference(got: list[np.ndarray], want: list[np.ndarray]) -> float:
+    assert [x.shape for x in got] == [x.shape for x in want]
+    return max(
+        float(np.max(np.abs(x - y))) / max(1.0, float(np.max(np.abs(y)))) for x, y in zip(got, want, strict=True)
+    )
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "traced": {"jit_compile": False},
+    "jit": {"jit_compile": True},
+    "eager": {"run_eagerly": True},
+    "steps_per_execution": {"steps_per_execution": 4},
+}
+"""By name: arguments of `compile`."""
+
+
+@each_optimizer
+@pytest.mark.parametrize("way", WAYS)
+def test_fit_makes_the_steps_of_a_loop(name: str, way: str, backend: str, call: Any) -> None:
+    if (backend, way) == ("torch", "steps_per_execution"):
+        pytest.skip("Keras on torch executes one step at a time")
+    if (backend, way) == ("torch", "jit") and not any(
+        map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "g++")))
+    ):
+        pytest.skip("Keras on torch hands jit_compile to torch.compile, which finds no C++ compiler here")
+    found = call("fit_equals_a_loop", name, WAYS[way])
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert found["after"] < 0.9 * found["before"]
+
+
+@each_optimizer
+def test_stateless_apply(name: str, backend: str, call: Any) -> None:
+    if backend == "tensorflow":
+        pytest.skip("Keras offers no stateless_apply on TensorFlow")
+    found = call("stateless", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert difference(found["untouched"], found["start"]) == 0.0
+
+
+@each_optimizer
+def test_configs_make_the_same_optimizer(name: str, call: Any) -> None:
+    found = call("config_round_trip", name)
+    assert found["same"]
+    assert found["from_config"]
+    assert found["registered"] == f"inna>{name}"
+    assert found["by_string"] == name
+    assert difference(found["got"], found["want"]) == 0.0
+
+
+@each_optimizer
+@pytest.mark.parametrize("loader", BACKENDS)
+def test_a_saved_model_goes_on_under_any_backend(
+    name: str, loader: str, call: Any, workers: Any, tmp_path: Any
+) -> None:
+    skip_without(loader)
+    path = str(tmp_path / "model.keras")
+    want = call("save_model", name, path)
+    got = workers({"KERAS_BACKEND": loader}).call("conformance_tests.keras_host.scenarios:load_model", path)
+    assert difference(got, want) <= ROUNDING
+
+
+@each_optimizer
+def test_a_saved_bfloat16_model_keeps_its_float32_state(name: str, call: Any, tmp_path: Any) -> None:
+    found = call("narrow_model_round_trip", name, str(tmp_path / "model.keras"))
+    assert found["dtypes"] == found["want_dtypes"]
+    assert set(found["dtypes"]) == {"float32", "bfloat16"}  # state, and compensations
+    for got, want in (("got", "want"), ("went_on", "want_went_on")):
+        assert difference(found[got], found[want]) == 0.0
+    wide = [x for x, dtype in zip(found["want"], found["dtypes"], strict=True) if dtype == "float32"]
+    # or storing it in bfloat16 would have been enough
+    assert any(np.any(representable(x, "bfloat16") != x) for x in wide)
+
+
+@each_optimizer
+def test_weights_files_hold_the_state(name: str, call: Any, tmp_path: Any) -> None:
+    found = call("weights_round_trip", name, str(tmp_path / "model.weights.h5"))
+    assert difference(found["got"], found["want"]) == 0.0
+    assert any(np.any(x != 0) for x in found["want"])
+
+
+SAME_STEPS = (
+    "accumulation",
+    "averages_that_overwrite",
+    "callable_rate",
+    "copies_go_on",
+    "plain_gradients",
+    "scheduled_by_callback",
+)
+
+
+@each_optimizer
+@pytest.mark.parametrize("check", SAME_STEPS)
+def test_same_steps(name: str, check: str, call: Any) -> None:
+    found = call(check, name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+@each_optimizer
+def test_the_learning_rate_can_be_set_to_valid_numbers(name: str, call: Any) -> None:
+    found = call("set_rate", name)
+    assert [message.split(" (")[0] for message in found["messages"]] == [
+        "Invalid learning_rate: -0.1",
+        "Invalid learning_rate: nan",
+        "Invalid learning_rate: '0.1'",
+    ]
+    assert difference(found["got"], found["want"]) == 0.0
+
+
+@each_optimizer
+def test_dampings_and_decay_can_be_set_to_valid_numbers(name: str, call: Any) -> None:
+    found = call("set_dampings", name)
+    assert [message.split(" (")[0] for message in found["messages"]] == [
+        "Invalid alpha: -1.0",
+        "Invalid beta: 0.0",
+        "Invalid weight_decay: -0.5",
+        "Invalid weight_decay: '0.5'",
+    ]
+    assert found["same"]
+    assert difference(found["got"], found["want"]) == 0.0
+
+
+@each_optimizer
+def test_variables_are_loaded_all_or_none(name: str, call: Any) -> None:
+    found = call("load_what_does_not_fit", name)
+    assert found["message"].startswith("Invalid store: shape (9, 9) at ")
+    assert difference(found["got"], found["want"]) == 0.0
+
+
+@each_optimizer
+@pytest.mark.parametrize("argument", ["clipnorm", "clipvalue", "global_clipnorm"])
+@pytest.mark.parametrize("limit", [0.7, 1e6])
+def test_clipping(name: str, argument: str, limit: float, call: Any) -> None:
+    found = call("clipping", name, argument, limit)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    # the large limit clips nothing, the small one something
+    assert (difference(found["got"], found["plain"]) > 1e-3) == (limit < 1.0)
+
+
+@each_optimizer
+def test_moving_average(name: str, call: Any) -> None:
+    found = call("moving_average", name)
+    assert difference(found["during"], found["plain"]) == 0.0
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert difference(found["got"], found["plain"]) > 1e-3
+
+
+@each_optimizer
+def test_loss_scaling(name: str, call: Any) -> None:
+    found = call("loss_scaling", name)
+    assert difference(found["fixed"], found["want"]) <= ROUNDING
+    assert difference(found["dynamic"], found["want"]) <= ROUNDING
+    assert found["iterations"] == 4  # of 8 calls, half had gradients that are not finite
+
+
+@each_optimizer
+def test_constraints_hold(name: str, call: Any) -> None:
+    found = call("constraint", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert min(x.min() for x in found["got"]) >= 0.0
+    assert difference(found["got"], found["plain"]) > 1e-3
+
+
+@each_optimizer
+def test_variables_can_be_excluded_from_decay(name: str, call: Any) -> None:
+    found = call("excluded_from_decay", name)
+    (kernel, bias), (decayed, decayed_bias), (_, plain_bias) = found["got"], found["decayed"], found["plain"]
+    assert difference([kernel, bias], [decayed, plain_bias]) <= ROUNDING
+    assert difference([bias], [decayed_bias]) > 1e-3
+
+
+@each_optimizer
+def test_variables_that_gradients_overwrite(name: str, call: Any) -> None:
+    found = call("overwritten", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert np.array_equal(found["scale"], [8.0, 8.0])
+
+
+@each_optimizer
+def test_embeddings(name: str, call: Any) -> None:
+    found = call("embedding", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+    assert np.array_equal(found["got"][0][[1, 2, 4]], found["start"][0][[1, 2, 4]])
+    assert not np.array_equal(found["got"][0], found["start"][0])
+    assert found["loss"][1] < found["loss"][0]
+
+
+@each_optimizer
+def test_gradients_whose_shape_is_unknown_when_traced(name: str, workers: Any) -> None:
+    skip_without("tensorflow")
+    call = workers({"KERAS_BACKEND": "tensorflow"}).call
+    found = call("conformance_tests.keras_host.scenarios:gradients_of_unknown_shape", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+EMBEDDINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "plain": ({}, "float32"),
+    "decay": ({"weight_decay": 0.5}, "float32"),
+    "global_clipnorm": ({"global_clipnorm": 0.1}, "float32"),
+    "accumulation": ({"gradient_accumulation_steps": 2}, "float32"),
+    "use_ema": ({"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2}, "float32"),
+    "loss_scale_factor": ({"loss_scale_factor": 8.0}, "float32"),
+    "LossScaleOptimizer": ({}, "mixed_float16"),
+}
+"""By name: arguments of the optimizer, and the dtype policy."""
+
+
+@each_optimizer
+@pytest.mark.parametrize("way", EMBEDDINGS)
+def test_an_embedding_moves_as_a_matrix_does(name: str, way: str, call: Any) -> None:
+    options, dtype_policy = EMBEDDINGS[way]
+    found = call("embedding_model", name, options, dtype_policy)
+    # XLA may fuse, and so leave out, some of the roundings to float16 before the gradient
+    bound = ROUNDING if dtype_policy == "float32" else EPS["float16"]
+    assert difference(found["got"], found["want"]) <= bound
+    assert difference(found["got"], found["start"]) > 5 * bound
+
+
+POLICIES = {
+    "mixed_bfloat16": ("float32", "float32"),
+    "mixed_float16": ("float32", "float32"),
+    "bfloat16": ("bfloat16", "float32"),
+}
+"""By policy: dtypes of the variables and of the state."""
+
+
+@each_optimizer
+@pytest.mark.parametrize("dtype_policy", POLICIES)
+def test_dtype_policies(name: str, dtype_policy: str, call: Any) -> None:
+    found = call("policy", name, dtype_policy)
+    stored, state = POLICIES[dtype_policy]
+    assert (found["variables"], found["velocities"]) == ({stored}, {state})
+    assert found["loss"][1] < 0.5 * found["loss"][0]
+    assert (found["optimizer"] == "LossScaleOptimizer") == (dtype_policy == "mixed_float16")
+
+
+@each_optimizer
+def test_data_parallel_on_eight_devices(name: str, workers: Any) -> None:
+    skip_without("jax")
+    env = {
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+    }
+    found = workers(env).call("conformance_tests.keras_host.scenarios:data_parallel", name)
+    assert found["spread"] == {8}
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+@each_optimizer
+def test_mirrored_strategy_on_two_devices(name: str, workers: Any) -> None:
+    skip_without("tensorflow")
+    # a process of its own: logical devices are made before anything is computed, and of CPUs
+    found = workers({"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}).call(
+        "conformance_tests.keras_host.scenarios:mirrored", name
+    )
+    assert found["replicas"] == 2
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+@each_optimizer
+def test_multi_optimizer(name: str, call: Any) -> None:
+    found = call("several_optimizers", name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+def test_a_velocity_that_forgets(call: Any) -> None:
+    """A kernel that divides by 1 - alpha lr fails here."""
+    found = call("velocity_that_forgets")
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_on_the_bits_is_what_a_cast_does(dtype: str, call: Any) -> None:
+    """For every narrow number, its neighbours in float32, the points halfway, infinities and NaNs."""
+    got, want = call("rounding", dtype)
+    assert np.array_equal(got, want, equal_nan=True)

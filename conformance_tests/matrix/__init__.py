@@ -1,0 +1,1 @@
+"""What every algorithm passes on every host: tables of hosts and cases, one file a property."""

@@ -1,0 +1,74 @@
+"""INNAprop against the recurrence as its paper and code print it, in 50-digit arithmetic."""
+
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+
+from conformance_tests import oracle
+from conformance_tests.conftest import skip_if_missing
+from conformance_tests.matrix.cases import Setup, decaying, innaprop, random_arrays
+from conformance_tests.matrix.hosts import HOSTS, Host
+
+N_STEPS = 200
+SHAPES = ((20,),)
+
+
+def published(setup: Setup, theta: Any, grads: list[Any]) -> list[Any]:
+    """The two printed lines, which divide by beta - gamma; decay, if any, shrinks theta first and leaves psi."""
+    hyper = {name: mpmath.mpf(value) for name, value in setup.hyper.items()}
+    alpha, beta, sigma, eps = hyper["alpha"], hyper["beta"], hyper["sigma"], hyper["eps"]
+    decay = mpmath.mpf(setup.weight_decay)
+    psi, s, iterates = (1 - alpha * beta) * theta, 0 * theta, [theta]
+    for k, g in enumerate(grads):
+        gamma = mpmath.mpf(setup.lr(k))
+        theta = (1 - gamma * decay) * theta
+        q, s = oracle.scaled_gradient(g, s, k, sigma, eps)
+        psi = (1 - gamma / beta) * psi + gamma * (1 / beta - alpha) * theta
+        theta = (
+            (1 + gamma * (1 - alpha * beta) / (beta - gamma)) * theta - gamma / (beta - gamma) * psi - gamma * beta * q
+        )
+        iterates.append(theta)
+    return iterates
+
+
+DAMPINGS = [(0.1, 0.9), (1.0, 1.0), (2.0, 2.0)]
+SCHEDULES = {"constant": (0.01,), "decaying": decaying(0.1, 0.25, N_STEPS)}
+# every host at the published defaults; the other settings where they differ only in numbers
+ROWS = [
+    pytest.param(host, damping, schedule, decay, id=f"{host.name}-{damping}-{schedule}-decay {decay}")
+    for host in HOSTS
+    if "float64" in host.dtypes
+    for damping in DAMPINGS
+    for schedule in SCHEDULES
+    for decay in (0.0, 0.1)
+    if host.name in ("numpy", "torch") or (damping == DAMPINGS[0] and schedule == "decaying")
+]
+
+
+@pytest.mark.parametrize(("host", "damping", "schedule", "decay"), ROWS)
+def test_published_recurrence(host: Host, damping: Any, schedule: str, decay: float, open_run: Any) -> None:
+    """200 steps, with the published decay where there is decay, within 1e-11."""
+    skip_if_missing(host)
+    hyper = innaprop(alpha=damping[0], beta=damping[1])
+    setup = Setup("INNAprop", hyper, SCHEDULES[schedule], "float64", decay, published_decay=decay > 0)
+    (theta,), grads = random_arrays(0, SHAPES), [random_arrays(100 + k, SHAPES)[0] for k in range(N_STEPS)]
+    want = published(setup, oracle.exact(theta), [oracle.exact(g) for g in grads])
+    run = open_run(host, setup, [theta])
+    for g in grads:
+        run.step([g])
+    error = oracle.largest(oracle.exact(run.read().params[0]) - want[-1])
+    assert error <= 1e-11 * oracle.largest(want[-1])
+    # without its decay the published trajectory is another one
+    assert oracle.largest(want[-1] - want[0]) > 0.1
+
+
+@pytest.mark.parametrize("host", [pytest.param(host, id=host.name) for host in HOSTS])
+def test_finite_at_lr_beta_and_beyond(host: Host, open_run: Any) -> None:
+    skip_if_missing(host)
+    for lr in (0.9, 1.7):
+        run = open_run(host, Setup("INNAprop", innaprop(), (lr,), host.dtypes[0]), random_arrays(0, SHAPES))
+        for k in range(3):
+            run.step(random_arrays(k, SHAPES, host.dtypes[0]))
+        assert all(np.isfinite(x).all() for x in run.read().params)

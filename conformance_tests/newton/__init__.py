@@ -1,0 +1,1 @@
+"""Summary-Newton, in the core and on every host."""

@@ -1,0 +1,1 @@
+"""What optax and JAX users do with `inna_optax`."""

@@ -1,0 +1,354 @@
+"""The optax transformations inside everything that optax, JAX and their users put around them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax", reason="JAX is not installed")
+optax = pytest.importorskip("optax", reason="optax is not installed")
+
+import jax.numpy as jnp  # noqa: E402
+
+import inna_optax  # noqa: E402
+from conformance_tests.matrix.cases import EPS  # noqa: E402
+from conformance_tests.optax_host import scenarios as rows  # noqa: E402
+from conformance_tests.optax_host.scenarios import N_STEPS, RUNS, TRANSFORMS, gradients, largest_difference, make, tree  # noqa: E402
+from inna_core.schedules import PowerDecay  # noqa: E402
+
+ROUNDING = 1e-13
+"""A few float64 steps in another order of operations; a wrong step is off by 1e-2 here."""
+
+each_transform = pytest.mark.parametrize("name", TRANSFORMS)
+
+
+def step_of(state: Any) -> int:
+    return int(state.step)
+
+
+@each_transform
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", ROUNDING), ("bfloat16", EPS["bfloat16"] / 2)])
+@pytest.mark.parametrize("run", RUNS)
+def test_a_composition_makes_the_steps_of_a_plain_loop(name: str, dtype: str, bound: float, run: str) -> None:
+    params, grads = tree(0, dtype), gradients(dtype=dtype)
+    want = rows.plain(make(name), params, grads)
+    got = RUNS[run](make(name), params, grads)
+    assert largest_difference(got, want) <= bound
+    assert step_of(got[1]) == N_STEPS
+    # what is compared must have moved
+    assert largest_difference(want[0], params) > 1e-2
+
+
+@each_transform
+def test_masked_leaves_are_left_to_others(name: str) -> None:
+    params, grads = tree(0), gradients()
+    mask = {"kernel": True, "bias": False, "more": [True, None]}
+    masked = optax.masked(make(name), mask)
+    got, state = rows.plain(masked, params, grads)
+    want, _ = rows.plain(make(name), params, grads)
+    assert largest_difference(got["kernel"], want["kernel"]) <= ROUNDING
+    # optax adds the gradient itself where the mask is False
+    assert largest_difference(got["bias"], params["bias"] + sum(g["bias"] for g in grads)) <= ROUNDING
+    assert isinstance(state.inner_state.velocity["bias"], optax.MaskedNode)
+
+
+@each_transform
+def test_partition_keeps_two_of_them_apart(name: str) -> None:
+    params, grads = tree(0), gradients()
+    labels = {"kernel": "slow", "bias": "fast", "more": ["slow", None]}
+    slow, fast = make(name, learning_rate=0.01), make(name, learning_rate=0.1)
+    got, _ = rows.plain(optax.partition({"slow": slow, "fast": fast}, labels), params, grads)
+    for label, transform in (("slow", slow), ("fast", fast)):
+        want, _ = rows.plain(transform, params, grads)
+        for key in (key for key in ("kernel", "bias") if labels[key] == label):
+            assert largest_difference(got[key], want[key]) <= ROUNDING
+
+
+@each_transform
+@pytest.mark.parametrize("hyperparameter", ["learning_rate", "alpha", "beta", "weight_decay"])
+def test_injected_hyperparameters_can_be_changed_between_steps(name: str, hyperparameter: str) -> None:
+    params, grads = tree(0), gradients()
+    injected = optax.inject_hyperparams(TRANSFORMS[name])(**rows.HYPER[name])
+    step = jax.jit(lambda *args: rows.one_step(injected, *args))
+    got, state = params, injected.init(params)
+    want, plain_state = params, make(name).init(params)
+    for k, g in enumerate(grads):
+        value = rows.HYPER[name][hyperparameter] * (1 if k < 2 else 1.5)
+        state.hyperparams[hyperparameter] = jnp.asarray(value, state.hyperparams[hyperparameter].dtype)
+        got, state = step(got, state, g)
+        want, plain_state = rows.one_step(make(name, **{hyperparameter: value}), want, plain_state, g)
+    assert largest_difference(got, want) <= ROUNDING
+    assert step._cache_size() == 1
+
+
+@each_transform
+def test_a_traced_hyperparameter_may_make_alpha_lr_1(name: str) -> None:
+    """There the velocity forgets its past: the increment could not be computed from the next velocity."""
+    params, grads = tree(0), gradients()
+    lr, alpha = jnp.asarray(0.25), 4.0
+    want, _ = rows.plain(make(name, learning_rate=0.25, alpha=alpha), params, grads)
+    for run in (rows.plain, rows.jitted):
+        for rate in (lr, lambda step: lr):
+            got, _ = run(make(name, learning_rate=rate, alpha=alpha), params, grads)
+            assert largest_difference(got, want) <= ROUNDING
+
+
+@each_transform
+@pytest.mark.parametrize(
+    "schedule", [PowerDecay(0.1, 0.5), lambda step: 0.1 * (step + 1.0) ** -0.5], ids=["ours", "any"]
+)
+def test_schedules_are_evaluated_inside(name: str, schedule: Any) -> None:
+    params, grads = tree(0), gradients()
+    got, _ = rows.jitted(make(name, learning_rate=schedule), params, grads)
+    want, state = params, make(name).init(params)
+    for k, g in enumerate(grads):
+        want, state = rows.one_step(make(name, learning_rate=0.1 * (k + 1) ** -0.5), want, state, g)
+    assert largest_difference(got, want) <= ROUNDING
+
+
+@each_transform
+def test_map_params_reaches_the_state_that_is_like_the_parameters(name: str) -> None:
+    params, grads = tree(0), gradients()
+    transform = make(name)
+    _, state = rows.plain(transform, params, grads)
+    doubled = optax.tree.map_params(transform, lambda x: 2 * x, state)
+    assert step_of(doubled) == N_STEPS
+    for field in (field for field in state._fields if field not in ("step", "compensation")):
+        want = jax.tree.map(lambda x: 2 * x, getattr(state, field))
+        assert largest_difference(getattr(doubled, field), want) == 0.0
+
+
+@each_transform
+@pytest.mark.parametrize(
+    ("dtype", "kahan_sum"),
+    [("float32", None), ("float32", False), ("float32", True), ("bfloat16", False), ("bfloat16", True)],
+)
+def test_map_params_lays_another_tree_along_the_state(name: str, dtype: str, kahan_sum: bool | None) -> None:
+    """As one does to find the sharding of a state from that of the parameters."""
+    transform = make(name, kahan_sum=kahan_sum)
+    state = jax.eval_shape(transform.init, tree(0, dtype))
+    specs = {"kernel": "matrix", "bias": "vector", "more": ["scalar", None]}
+    found = optax.tree.map_params(transform, lambda _, spec: spec, state, specs, transform_non_params=lambda _: "step")
+    assert found.step == "step"
+    for field in (field for field in state._fields if field not in ("step", "compensation")):
+        assert getattr(found, field) == specs
+    assert found.compensation == (specs if kahan_sum else None)
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+
+
+@each_transform
+def test_integers_can_be_injected(name: str) -> None:
+    params, grads = tree(0), gradients()
+    whole = {"learning_rate": 1, "alpha": 2, "beta": 3, "weight_decay": 0}
+    want, _ = rows.plain(TRANSFORMS[name](**{key: float(value) for key, value in whole.items()}), params, grads)
+    for run in (rows.plain, rows.jitted):
+        got, _ = run(optax.inject_hyperparams(TRANSFORMS[name])(**whole), params, grads)
+        assert largest_difference(got, want) <= ROUNDING
+
+
+@each_transform
+def test_a_mask_that_is_a_function_is_no_schedule_to_inject(name: str) -> None:
+    """`inject_hyperparams` takes every callable for a schedule, unless it is told otherwise."""
+    params, grads = tree(0), gradients()
+    arguments = {**rows.HYPER[name], "mask": lambda params: jax.tree.map(lambda p: p.ndim > 1, params)}
+    got, _ = rows.jitted(optax.inject_hyperparams(TRANSFORMS[name], static_args="mask")(**arguments), params, grads)
+    want, _ = rows.plain(TRANSFORMS[name](**arguments), params, grads)
+    assert largest_difference(got, want) <= ROUNDING
+
+
+PLAIN = {"a": 1.0, "b": -0.5}
+KINDS: dict[str, Any] = {
+    "Python numbers": lambda x: x,
+    "NumPy float64": np.float64,
+    "NumPy arrays of float64": lambda x: np.asarray(x, np.float64),
+}
+"""Leaves that are no JAX arrays; without x64 JAX computes with them in float32."""
+
+
+@each_transform
+@pytest.mark.parametrize("kind", KINDS)
+def test_leaves_may_be_no_jax_arrays_yet(name: str, kind: str) -> None:
+    with jax.enable_x64(False):
+        arrays = {key: jnp.asarray(x) for key, x in PLAIN.items()}
+        transform, grads = make(name), [arrays, jax.tree.map(jnp.cos, arrays)]
+        want = rows.plain(transform, arrays, grads)
+        others = lambda tree: jax.tree.map(lambda x: KINDS[kind](float(x)), tree)  # noqa: E731
+        got = rows.plain(transform, others(PLAIN), [others(g) for g in grads])
+        assert largest_difference(got, want) == 0.0
+
+
+@each_transform
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_abstract_parameters_make_the_state(name: str, dtype: str) -> None:
+    params = tree(0, dtype)
+    abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    assert largest_difference(make(name).init(abstract), make(name).init(params)) == 0.0
+
+
+@each_transform
+@pytest.mark.parametrize(
+    ("dtype", "gradient"), [("float32", "bfloat16"), ("float64", "float32"), ("float32", "float64")]
+)
+@pytest.mark.parametrize("given", [False, True], ids=["without params", "with params"])
+def test_gradients_may_have_another_precision(name: str, dtype: str, gradient: str, given: bool) -> None:
+    """They are taken as numbers in the parameters' precision, which without parameters is that of the state."""
+    params, grads = tree(0, dtype), tree(1, gradient)
+    transform = make(name, weight_decay=0.0)
+    update = lambda g: transform.update(g, transform.init(params), params if given else None)  # noqa: E731
+    exact = jax.tree.map(lambda g: g.astype(dtype), grads)
+    assert largest_difference(update(grads), update(exact)) == 0.0
+    assert {u.dtype for u in jax.tree.leaves(update(grads)[0])} == {jnp.dtype(dtype)}
+
+
+def without_bias(p: Any) -> Any:
+    return {**p, "bias": None}
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "a state of something else": (
+        lambda name, p: make(name).update(p, optax.sgd(0.1, 0.9).init(p), p),
+        r"Invalid state: tuple \(expected INNA\w*State",
+    ),
+    "a leaf without gradient": (
+        lambda name, p: make(name).update(without_bias(p), make(name).init(p), p),
+        r"Invalid state.velocity: a tree .* \(expected the structure of updates",
+    ),
+    "a leaf too few in params": (
+        lambda name, p: make(name).update(p, make(name).init(p), {"kernel": p["kernel"]}),
+        r"Invalid params: a tree .* \(expected the structure of updates",
+    ),
+    "a gradient of another shape": (
+        lambda name, p: make(name).update({**p, "bias": jnp.ones(3)}, make(name).init(p), p),
+        r"Invalid updates\['bias'\]: a gradient of shape \(3,\) \(expected the parameter's, \(16,\)\)",
+    ),
+    "an integer gradient": (
+        lambda name, p: make(name).update({**p, "bias": jnp.ones(16, int)}, make(name).init(p), p),
+        r"Invalid updates\['bias'\]: a gradient of dtype int64 \(expected a real floating-point dtype\)",
+    ),
+    "an integer parameter": (
+        lambda name, p: make(name).init({**p, "bias": jnp.ones(16, int)}),
+        r"Invalid params\['bias'\]: dtype int64 \(expected a real floating-point dtype\)",
+    ),
+    "a mask of strings": (
+        lambda name, p: make(name, mask="all").update(p, make(name).init(p), p),
+        r"Invalid mask\['bias'\]: 'all' \(expected True, False or a 0-d boolean array\)",
+    ),
+    "a schedule below 0": (
+        lambda name, p: make(name, learning_rate=lambda step: -0.1).update(p, make(name).init(p), p),
+        r"Invalid learning_rate: -0.1 \(expected a finite number >= 0\)",
+    ),
+    "a schedule of vectors": (
+        lambda name, p: make(name, learning_rate=lambda step: jnp.ones(1)).update(p, make(name).init(p), p),
+        r"Invalid learning_rate: .*\(expected a finite number >= 0, or a 0-d array",
+    ),
+}
+"""By what is wrong: the call, and the error, which names the argument and the leaf."""
+
+
+@each_transform
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_named(name: str, wrong: str) -> None:
+    call, message = WRONG[wrong]
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(name, tree(0))
+
+
+@each_transform
+def test_the_derivative_through_steps_is_that_of_the_steps(name: str) -> None:
+    params, grads = tree(0), gradients()
+
+    def loss(scale: Any) -> Any:
+        scaled = jax.tree.map(lambda p: scale * p, params)
+        return optax.tree.norm(rows.plain(make(name), scaled, grads)[0], squared=True)
+
+    h = 1e-4
+    assert np.isclose(jax.grad(loss)(1.0), (loss(1 + h) - loss(1 - h)) / (2 * h), rtol=1e-7)
+    assert np.isclose(jax.jvp(loss, (1.0,), (1.0,))[1], jax.grad(loss)(1.0), rtol=1e-12)
+
+
+@each_transform
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_lets_derivatives_pass(name: str, dtype: str) -> None:
+    """A compensated update depends on the learning rate as one in float32 does, however small it is."""
+    g = jnp.asarray([0.5, -1.0, 2.0])
+
+    def moved(lr: Any, dtype: Any) -> Any:
+        transform, p = make(name, learning_rate=lr), jnp.ones(3, dtype)
+        updates: Any = transform.update(g.astype(dtype), transform.init(p), p)[0]
+        return jnp.sum(updates.astype("float32") * g)
+
+    for lr in (1e-5, 1e-2):  # below float16's normal numbers, and among them
+        want = jax.grad(moved)(lr, "float32")
+        assert np.isclose(jax.grad(moved)(lr, dtype), want, rtol=0.01)
+        assert want != 0.0
+
+
+@each_transform
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_dtypes_and_structure_stay(name: str, dtype: str) -> None:
+    params = tree(0, dtype)
+    transform = make(name, learning_rate=PowerDecay(0.05, 0.5))
+    state = transform.init(params)
+    wide = "float32" if dtype in ("bfloat16", "float16") else dtype
+    for g in gradients(dtype=dtype):
+        updates, new_state = jax.jit(transform.update)(g, state, params)
+        assert jax.tree.structure((updates, new_state)) == jax.tree.structure((params, state))
+        assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
+        assert [x.dtype for x in jax.tree.leaves(new_state)] == [x.dtype for x in jax.tree.leaves(state)]
+        assert {v.dtype for v in jax.tree.leaves(new_state.velocity)} == {jnp.dtype(wide)}
+        state = new_state
+
+
+@each_transform
+def test_complex_parameters_are_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=r"complex128.*expected a real floating-point dtype"):
+        make(name).init({"w": jnp.ones(3, jnp.complex128)})
+
+
+@each_transform
+def test_missing_parameters_are_named_where_they_are_needed(name: str) -> None:
+    params, grads = tree(0), gradients()
+    transform = make(name)
+    with pytest.raises(ValueError, match=r"Invalid params: None \(expected the current parameters"):
+        transform.update(grads[0], transform.init(params))
+    without = make(name, weight_decay=0.0)
+    alone, _ = without.update(grads[0], without.init(params))
+    given, _ = without.update(grads[0], without.init(params), params)
+    assert largest_difference(alone, given) == 0.0
+
+
+@each_transform
+@pytest.mark.parametrize("rate", [0.01, PowerDecay(0.01, 0.5), optax.cosine_decay_schedule(0.01, 100)], ids=type)
+def test_no_step_but_the_first_compiles(name: str, rate: Any) -> None:
+    transform = make(name, learning_rate=rate)
+    step = jax.jit(lambda *args: rows.one_step(transform, *args))
+    params = tree(0, "float32")
+    state = transform.init(params)
+    for g in gradients(dtype="float32"):
+        params, state = step(params, state, g)
+    assert step._cache_size() == 1
+
+
+def test_the_state_does_not_alias_the_parameters() -> None:
+    params = tree(0)
+    pointers = {p.unsafe_buffer_pointer() for p in jax.tree.leaves(params)}
+    for name in TRANSFORMS:
+        state = make(name, kahan_sum=True).init(params)
+        assert not pointers & {x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)}
+
+
+@each_transform
+def test_the_mask_of_the_decay_may_be_a_function(name: str) -> None:
+    params, grads = tree(0), gradients()
+    by_rank = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
+    got, _ = rows.jitted(make(name, mask=by_rank), params, grads)
+    with_decay, _ = rows.plain(make(name), params, grads)
+    without, _ = rows.plain(make(name, weight_decay=0.0), params, grads)
+    assert largest_difference(got["kernel"], with_decay["kernel"]) <= ROUNDING
+    assert largest_difference(got["bias"], without["bias"]) <= ROUNDING
+    assert largest_difference(with_decay["bias"], without["bias"]) > 1e-3
+
+
+def test_every_public_transformation_is_tested_here() -> None:
+    public = {name for name in inna_optax.__all__ if name.startswith("inna")}
+    assert public == set(TRANSFORMS)

@@ -1,0 +1,55 @@
+"""The optax transformations on eight devices that the host CPU stands for, in a process of its own."""
+
+import importlib.util
+from typing import Any
+
+import pytest
+
+from conformance_tests.backend_process import Worker
+
+if importlib.util.find_spec("optax") is None:
+    pytest.skip("optax is not installed", allow_module_level=True)
+
+ENV = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+ROUNDING = 1e-13
+
+each_transform = pytest.mark.parametrize("name", ["inna", "innaprop"])
+
+
+@pytest.fixture
+def eight(workers: Any) -> Worker:
+    return workers(ENV)
+
+
+SHARDINGS: dict[str, tuple[bool, str, dict[str, Any]]] = {
+    "eager": (False, "Auto", {}),
+    "jit": (True, "Auto", {}),
+    "eager, explicit": (False, "Explicit", {}),
+    "jit, explicit": (True, "Explicit", {}),
+    "jit, compensated": (True, "Auto", {"kahan_sum": True}),
+}
+"""By name: whether it is jitted, the kind of the mesh's axes, and arguments of the transformation."""
+
+
+@each_transform
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_named_sharding(name: str, sharding: str, eight: Worker) -> None:
+    """The state lies where the parameters lie, and the trajectory is that of one device."""
+    jit, axis_type, options = SHARDINGS[sharding]
+    found = eight.call("conformance_tests.optax_host.device_scenarios:named_sharding", name, jit, axis_type, options)
+    difference, fields = found.pop("difference"), found.pop("fields")
+    assert found == {"devices": 8, "fresh": True, "later": True, "params": True}
+    assert ("compensation" in fields) == ("kahan_sum" in options)
+    assert difference <= ROUNDING
+
+
+@each_transform
+def test_shard_map(name: str, eight: Worker) -> None:
+    found = eight.call("conformance_tests.optax_host.device_scenarios:shard_map", name)
+    assert found["devices"] == 8
+    assert found["difference"] <= ROUNDING
+
+
+@each_transform
+def test_data_parallel(name: str, eight: Worker) -> None:
+    assert eight.call("conformance_tests.optax_host.device_scenarios:data_parallel", name) <= ROUNDING

@@ -1,0 +1,1 @@
+"""Imports, and the examples of README and docstrings."""

@@ -1,0 +1,1 @@
+"""What torch users do with `inna_torch`."""
