@@ -184,7 +184,7 @@ class Elementwise(keras.optimizers.Optimizer):
             for (_, _, decays), members in groups.items():
                 columns: list[Any] = list(map(list, zip(*members, strict=True)))
                 with torch.no_grad():
-                    _torch.apply(
+                    _torch.step(
                         self.algorithm, columns, steps, lr, rate if decays else 0.0, published=self.published_decay
                     )
         return [gradient for gradient, _ in left], [variable for _, variable in left]

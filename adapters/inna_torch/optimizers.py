@@ -1,10 +1,10 @@
 """The public torch optimizers, one small class each."""
 
-import math
 from typing import Any
 
 import inna_core
-from inna_torch._shell import SMALL, Elementwise
+from inna_torch._optimizer import Elementwise
+from inna_torch._scaled_state import ScaledState
 
 
 class INNA(Elementwise):
@@ -48,8 +48,7 @@ class INNA(Elementwise):
     """
 
     algorithm = inna_core.INNA
-    kernel = "sgd"
-    small = math.inf  # torch's kernel is one pass over memory, too
+    state_type = ScaledState
 
     def __init__(
         self,
@@ -129,8 +128,6 @@ class INNAprop(Elementwise):
     """
 
     algorithm = inna_core.INNAprop
-    kernel = "adamw"
-    small = SMALL
 
     def __init__(
         self,

@@ -1,0 +1,123 @@
+"""The hyperparameters and flags of a param group, validated when one of them changes."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields
+from typing import Any
+
+import torch
+
+from inna_core._validation import checked_number
+from inna_core.algorithm import Algorithm
+
+FLAGS: dict[str, tuple[Any, ...]] = {
+    "published_decay": (True, False),
+    "maximize": (True, False),
+    "kahan_sum": (True, False, None),
+    "foreach": (True, False, None),
+    "fused": (True, False, None),
+    "compiled": (True, False),
+    "capturable": (True, False),
+    "differentiable": (True, False),
+}
+"""The flags of a param group and their values."""
+
+EXCLUSIVE = (
+    ("fused", "foreach"),
+    *(("compiled", other) for other in ("fused", "foreach", "capturable", "differentiable")),
+    *(("differentiable", other) for other in ("fused", "foreach", "capturable")),
+)
+
+FLAGS_OF_OLD_STATES = {
+    "published_decay": False,
+    "foreach": None,
+    "fused": None,
+    "compiled": False,
+    "capturable": False,
+    "differentiable": False,
+}
+"""What flags were in effect where a saved group does not have them."""
+
+IMMUTABLE = {float, int, bool, type(None)}
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The entries of a param group other than its parameters, validated.
+
+    Attributes:
+        algorithm: with its hyperparameters: floats, or 0-d tensors whose values are left on their device.
+        lr: step size, likewise.
+        weight_decay: likewise.
+        on_host: whether all of these numbers are floats.
+        published_decay, maximize, kahan_sum, foreach, fused, compiled, capturable, differentiable: flags of the group.
+    """
+
+    algorithm: Any
+    lr: Any
+    weight_decay: Any
+    on_host: bool = True
+    published_decay: bool = False
+    maximize: bool = False
+    kahan_sum: bool | None = None
+    foreach: bool | None = None
+    fused: bool | None = None
+    compiled: bool = False
+    capturable: bool = False
+    differentiable: bool = False
+
+    def numbers(self) -> tuple[Any, ...]:
+        """Return lr, weight decay and the algorithm's hyperparameters, in the order of its fields."""
+        return (self.lr, self.weight_decay, *astuple(self.algorithm))
+
+
+@functools.cache
+def entry_names(algorithm: type[Algorithm]) -> tuple[str, ...]:
+    return ("lr", "weight_decay", *(field.name for field in fields(algorithm)), *FLAGS)  # type: ignore[arg-type]
+
+
+def hyperparameters(algorithm: type[Algorithm], group: Mapping[str, Any]) -> Hyperparameters:
+    """Return the hyperparameters of a param group.
+
+    Args:
+        algorithm: class in `inna_core`.
+        group: a param group; entries of other libraries in it are ignored.
+
+    Raises:
+        TypeError: if an entry has a wrong type.
+        ValueError: if a number is out of range, or flags exclude each other. Numbers in tensors are read in host memory
+            only, and not where a graph is captured or autograd goes through the step.
+    """
+    entries = [group[name] for name in entry_names(algorithm)]
+    # a tensor may be written in place, so what was found of it does not last
+    immutable = IMMUTABLE.issuperset(map(type, entries))
+    return (validated if immutable else validated.__wrapped__)(algorithm, *entries)
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def validated(algorithm: type[Algorithm], *entries: Any) -> Hyperparameters:
+    named = dict(zip(entry_names(algorithm), entries, strict=True))
+    flags = {name: named.pop(name) for name in FLAGS}
+    for name, value in flags.items():
+        if not any(value is allowed for allowed in FLAGS[name]):
+            raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, FLAGS[name]))})")
+    for name, other in EXCLUSIVE:
+        if flags[name] and flags[other]:
+            unset = " or None" if None in FLAGS[name] else ""
+            raise ValueError(f"Invalid {name}: True (expected False{unset} where {other} is True)")
+    numbers = {name: scalar(name, value) for name, value in named.items()}
+    tensors = [x for x in numbers.values() if isinstance(x, torch.Tensor)]
+    if all(x.device.type == "cpu" for x in tensors) and not (flags["capturable"] or flags["differentiable"]):
+        numbers = {name: float(x) for name, x in numbers.items()}  # costs little, and lets the values be validated
+        tensors = []
+    lr, weight_decay = (checked_number(name, numbers.pop(name)) for name in ("lr", "weight_decay"))
+    return Hyperparameters(algorithm(**numbers), lr, weight_decay, not tensors, **flags)  # type: ignore[arg-type]
+
+
+def scalar(name: str, value: Any) -> Any:
+    """Return a number as it is, and a tensor of one element as a 0-d tensor."""
+    if not isinstance(value, torch.Tensor):
+        return checked_number(name, value)  # its type at least
+    if value.numel() != 1:
+        raise ValueError(f"Invalid {name}: a tensor of {value.numel()} elements (expected a tensor of one element)")
+    return value.reshape(())

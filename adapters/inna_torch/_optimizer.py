@@ -1,0 +1,263 @@
+"""The torch optimizer that runs an algorithm of `inna_core`."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, MutableMapping
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.optimizer import _get_scalar_dtype, _use_grad_for_differentiable
+
+from inna_core.algorithm import Algorithm
+from inna_torch._batch import Batch, entries, gather, init_state
+from inna_torch._hyperparameters import FLAGS_OF_OLD_STATES, Hyperparameters, hyperparameters
+from inna_torch._scaled_state import ScaledState
+from inna_torch._tensors import NATIVE_TENSOR_TYPES, TORCH, Tensor, is_expanded, state_dtype
+from inna_torch.paths import fused_sgd, select, single
+
+
+class Elementwise(Optimizer):
+    """An optimizer whose update of a parameter needs that parameter's gradient and state alone.
+
+    A public class names its `algorithm`; everything else follows. The entries of a param group are the algorithm's
+    hyperparameters, ``lr``, ``weight_decay`` and the flags of `inna_torch._hyperparameters`; those of a parameter's
+    state are the fields of the algorithm's state, and ``compensation`` where the sum is compensated. Entries that
+    users and other libraries add to either are left alone.
+
+    `step` gathers each group into checked batches of one dtype, device and number of steps; asks the paths in order for
+    a plan (`inna_torch.paths`); unscales gradients; and runs the plans. What can fail fails before the first plan runs.
+    """
+
+    algorithm: ClassVar[type[Algorithm]]
+    state_type: ClassVar[Callable[..., MutableMapping[str, Any]]] = dict
+    """Of a parameter's state: `ScaledState` where the fused SGD kernel keeps the velocity."""
+
+    _warned: set[str]
+
+    def __init__(self, params: Any, **defaults: Any) -> None:
+        hyperparameters(self.algorithm, defaults)
+        super().__init__(params, defaults)
+        self.state = defaultdict(self.state_type)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Set what is not a part of a pickled or loaded state."""
+        # GradScaler then leaves unscaling and skipping to the step, as with torch's own fused optimizers
+        self._step_supports_amp_scaling = self.defaults["fused"] is True
+        self._warned = set()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with hyperparameters of their own.
+
+        Args:
+            param_group: ``params`` (tensors, or pairs of a name and a tensor), and any entry that differs from the
+                defaults given to the constructor.
+
+        Raises:
+            TypeError: if a parameter is not a floating-point or complex tensor, or an entry has a wrong type.
+            ValueError: if an entry is out of range, or a parameter is given twice.
+            RuntimeError: if ``fused`` is True on a device that has no such kernel.
+        """
+        if isinstance(param_group, dict):
+            hyper = hyperparameters(self.algorithm, {**self.defaults, **param_group})
+            params = param_group["params"]
+            if not isinstance(params, Tensor | set):  # torch itself refuses sets
+                params = param_group["params"] = list(params)  # a generator can be read once only
+            params = [params] if isinstance(params, Tensor) else params
+            check_parameters([p[1] if isinstance(p, tuple) else p for p in params], hyper)
+        super().add_param_group(param_group)
+
+    @_use_grad_for_differentiable
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Perform one optimization step.
+
+        Args:
+            closure: reevaluates the model and returns the loss; called once, with gradients enabled.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            RuntimeError: if a gradient is sparse, a parameter cannot be written in place, or a group is capturable but
+                its parameters are not on an accelerator.
+            TypeError, ValueError: if an entry of a param group has become invalid, or a gradient or a state does not
+                fit its parameter. No parameter and no state has changed then, but that states may have been made.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if torch.compiler.is_compiling():
+            for group in self.param_groups:
+                self._traced_step(group)
+        else:
+            self._step()
+        return loss
+
+    @TORCH._disable_dynamo  # a frame that torch.compile gave up on would otherwise have its callees compiled
+    def _step(self) -> None:
+        check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
+        (check_capture or self._cuda_graph_capture_health_check)()  # torch's own, under its newer or older name
+        batches, plans = [], []
+        for group in self.param_groups:
+            hyper = hyperparameters(self.algorithm, group)
+            for batch in gather(group["params"], self.state, hyper):
+                batches.append(batch)
+                plans.append(select.plan(batch, hyper, self._warned))
+        if self._unscale_gradients(batches):
+            return
+        for batch, plan in zip(batches, plans, strict=True):
+            plan()
+            batch.count_step()
+
+    def _unscale_gradients(self, batches: Iterable[Batch]) -> bool:
+        """Take GradScaler's scale off the gradients; return whether it found an infinite one, and do nothing then."""
+        found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if found is not None and bool(found):
+            return True
+        if scale is not None:
+            inverse = 1.0 / float(scale)
+            for batch in batches:
+                batch.grads[:] = [g * inverse if is_expanded(g) else g.mul_(inverse) for g in batch.grads]
+        return False
+
+    # What torch.compile traces
+
+    def _traced_step(self, group: dict[str, Any]) -> None:
+        fields = self.algorithm.state_type._fields  # type: ignore[attr-defined]
+        columns: list[list[Tensor]] = [[] for _ in range(3 + len(fields))]
+        self._init_group(group, *columns)
+        # Dynamo shows `capturable=True`, which would contradict other flags
+        hyper = hyperparameters(self.algorithm, {**group, **FLAGS_OF_OLD_STATES})
+        for p, g, *state, compensation in zip(*columns, strict=True):
+            named = dict(zip(fields, state, strict=True))
+            if compensation is not p:
+                named["compensation"] = compensation
+            single.update_in_place(hyper, p, g, named)
+            if "step" in named:
+                named["step"] += 1
+
+    def _init_group(self, group: dict[str, Any], *columns: list[Tensor]) -> bool:
+        """Fill lists with the parameters, gradients, fields of the state, and compensations of a group.
+
+        torch.compile runs the method of this name once, as it is, instead of tracing it.
+        """
+        if group["compiled"]:
+            group["capturable"] = False  # Dynamo may have written it, and the two exclude each other
+        hyper = hyperparameters(self.algorithm, group)
+        for batch in gather(group["params"], self.state, hyper):
+            del batch
+        for p in group["params"]:
+            if p.grad is not None:
+                state = self.state[p] = dict(self.state[p])  # the only kind of state that torch.compile knows
+                fields = self.algorithm.state_type._fields  # type: ignore[attr-defined]
+                row = [p, p.grad, *(state[name] for name in fields), state.get("compensation", p)]
+                for column, x in zip(columns, row, strict=True):
+                    column.append(x)
+        return False
+
+    # What is saved and loaded
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as a dict of plain dicts; see `torch.optim.Optimizer.state_dict`.
+
+        Returns:
+            ``state`` and ``param_groups``. Velocities are the true ones, whatever path the steps take.
+        """
+
+        def as_dicts(_: Any, packed: dict[str, Any]) -> None:
+            packed["state"] = {
+                key: dict(state) if isinstance(state, ScaledState) else state for key, state in packed["state"].items()
+            }
+
+        # before the hooks of others
+        handle = self.register_state_dict_post_hook(as_dicts, prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            handle.remove()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state that `state_dict` returned.
+
+        Args:
+            state_dict: from an optimizer of the same class, with the same groups; the paths that the two optimizers
+                take need not be the same. States that do not fit their parameters are refused by the next step.
+
+        Raises:
+            TypeError, ValueError: if the number of groups or parameters differs, or an entry of a group is invalid;
+                nothing has changed then.
+        """
+        loaded: dict[str, Any] = {}
+
+        def restore(_: Any) -> None:
+            saved = chain.from_iterable(group["params"] for group in loaded["param_groups"])
+            own = ((p, group["capturable"]) for group in self.param_groups for p in group["params"])
+            for key, (p, capturable) in zip(saved, own, strict=True):
+                held = entries(self.state[p]) if key in loaded["state"] else {}
+                for name in self._restored(p):
+                    if isinstance(value := loaded["state"].get(key, {}).get(name), Tensor):
+                        held[name] = restored(name, value, p, capturable)
+
+        # after the pre-hooks of others, and before their post-hooks
+        handles = (
+            self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final)),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _restored(self, p: Tensor) -> list[str]:
+        """Return the entries of a state that torch, when it loads them, casts or moves to where ours are not."""
+        fields: Iterable[str] = self.algorithm.state_type._fields  # type: ignore[attr-defined]
+        dtype = p.dtype.to_real()
+        return [name for name in fields if name == "step" or state_dtype(dtype) != dtype]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Called by `load_state_dict` and by unpickling; raising here leaves everything as it was.
+        defaults = {**FLAGS_OF_OLD_STATES, **state.get("defaults", getattr(self, "defaults", {}))}
+        for group in state["param_groups"]:
+            # a flag that the saved groups do not have yet is not to contradict those that they have
+            for name, value in {**defaults, **FLAGS_OF_OLD_STATES}.items():
+                group.setdefault(name, value)
+            hyperparameters(self.algorithm, group)
+        for held in state["state"].values():
+            if isinstance(held, dict) and isinstance(held.get("step"), int | float):
+                held["step"] = torch.tensor(float(held["step"]), dtype=_get_scalar_dtype())
+        own = {key: self.state_type(held) if isinstance(key, Tensor) else held for key, held in state["state"].items()}
+        super().__setstate__({**state, "state": defaultdict(self.state_type, own)})
+        self.defaults = defaults
+        self._prepare()
+
+
+def restored(name: str, value: Tensor, p: Tensor, capturable: bool) -> Tensor:
+    """Return a copy of a saved entry with the dtype and on the device where a step needs it."""
+    if name == "step":
+        return value.to(device=p.device if capturable else "cpu", copy=True)
+    dtype = state_dtype(p.dtype.to_real())
+    return value.to(device=p.device, dtype=dtype.to_complex() if p.is_complex() else dtype, copy=True)
+
+
+def check_parameters(params: list[Any], hyper: Hyperparameters) -> None:
+    """Refuse parameters that no step could update."""
+    for p in params:
+        if not isinstance(p, Tensor):
+            continue  # torch itself refuses it
+        if not (p.is_floating_point() or p.is_complex()):
+            raise TypeError(f"Invalid params: a tensor of dtype {p.dtype} (expected a floating-point or complex dtype)")
+        if hyper.fused and p.device.type not in fused_sgd.DEVICES:
+            raise RuntimeError(
+                f"Invalid fused: True (expected False or None for parameters on {p.device}; torch has the kernels on "
+                f"{', '.join(fused_sgd.DEVICES)})"
+            )
+    tensors = [p for p in params if isinstance(p, Tensor)]
+    for i in range(len(tensors)) if len(set(map(id, tensors))) < len(tensors) else ():
+        if any(tensors[i] is other for other in tensors[:i]):
+            raise ValueError(
+                f"Invalid params: the tensor at position {i}, of shape {tuple(tensors[i].shape)}, was given before "
+                "(expected each parameter once)"
+            )

@@ -1,0 +1,121 @@
+"""Small facts about tensors, and lists of them cut into blocks that are worked on one at a time."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+Tensor = torch.Tensor
+Tensors = list[Tensor]
+
+TORCH: Any = torch
+"""torch's multi-tensor and fused functions are public but untyped."""
+
+NATIVE_TENSOR_TYPES = {torch.nn.Parameter, torch.Tensor}
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+CACHE_BLOCK_NUMEL = 2**15
+"""Elements of a block whose temporaries stay in a CPU's cache; many times what it works on while it launches a kernel."""
+ACCELERATOR_BLOCK_NUMEL = 2**22
+"""Elements of a block on accelerators, which have no large cache but need large tensors to be busy."""
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the state and the arithmetic of parameters of a real dtype."""
+    return torch.float32 if dtype in LOW_PRECISION else dtype
+
+
+def local_shard(x: Tensor) -> Tensor:
+    """Return this rank's shard of a DTensor, sharing its memory, and any other tensor as it is."""
+    return x if type(x) in NATIVE_TENSOR_TYPES or not hasattr(x, "to_local") else x.to_local()  # type: ignore[operator]
+
+
+def is_expanded(x: Tensor) -> bool:
+    """Return whether elements of a tensor share memory, so that it cannot be written in place."""
+    return not x.is_contiguous() and any(s == 0 and n > 1 for s, n in zip(x.stride(), x.shape, strict=True))
+
+
+def same_dense_layout(x: Tensor, like: Tensor) -> bool:
+    """Return whether two tensors fill their memory in the same order, without gaps."""
+    if x.is_contiguous():
+        return like.is_contiguous()
+    return x.stride() == like.stride() and TORCH.ops.aten.is_non_overlapping_and_dense(x)
+
+
+def flatten(tensors: Tensors) -> Tensor:
+    """Return the elements of tensors in one new one-dimensional tensor."""
+    return torch.cat([x.reshape(-1) for x in tensors])
+
+
+def unflatten(flat: Tensor, like: Tensors) -> Tensors:
+    """Return views of a flat tensor, shaped as the tensors that it was made of."""
+    return TORCH._utils._unflatten_dense_tensors(flat, like)
+
+
+def as_flat(x: Tensor) -> Tensor:
+    """Return a dense tensor as a one-dimensional view of its memory."""
+    return x if x.ndim == 1 else x.as_strided((x.numel(),), (1,))
+
+
+def block_numel(device: torch.device) -> int:
+    return CACHE_BLOCK_NUMEL if device.type == "cpu" else ACCELERATOR_BLOCK_NUMEL
+
+
+def blocks(columns: Sequence[Tensors], size: int, *, cut: bool = True) -> Iterator[list[Tensors]]:
+    """Cut lists of tensors into blocks.
+
+    Args:
+        columns: lists of equal length; tensors at the same position have the same shape, dense and alike in memory.
+        size: most elements of a block. Tensors of less than half as many share one.
+        cut: whether to cut larger tensors.
+
+    Yields:
+        Columns of whole small tensors, or of one flat view into a larger tensor. Tensors without elements are left out.
+    """
+    lengths = list(map(torch.Tensor.numel, columns[0]))
+    open_block: list[int] = []
+    room = size
+    for i, n in enumerate(lengths):
+        if 2 * n >= size:
+            length = math.ceil(n / math.ceil(n / size)) if cut else n  # equal pieces, rather than a short rest
+            rows = [as_flat(column[i]).split(length) for column in columns]
+            yield from ([[x] for x in piece] for piece in zip(*rows, strict=True))
+        elif n:
+            if n > room:
+                yield [[column[j] for j in open_block] for column in columns]
+                open_block, room = [], size
+            open_block.append(i)
+            room -= n
+    if open_block:
+        yield [[column[j] for j in open_block] for column in columns]
+
+
+def share_memory(tensors: Tensors) -> bool:
+    """Return whether any of these dense tensors overlap."""
+    ranges = sorted((x.data_ptr(), x.nbytes) for x in tensors)
+    return any(start + size > following for (start, size), (following, _) in pairwise(ranges))
+
+
+def update_in_blocks(
+    update: Callable[[Tensors], Any], columns: Sequence[Tensors], size: int, *, cut: bool = True
+) -> None:
+    """Update lists of tensors in place, block by block.
+
+    Args:
+        update: function of flat tensors, one a column, that writes to all but the second.
+        columns: parameters, gradients, and what else is updated; as in `blocks`.
+        size: most elements of a block.
+        cut: whether to cut larger tensors.
+    """
+    for params, grads, *slots in blocks(columns, size, cut=cut):
+        rows = [params, grads, *slots]
+        if len(params) == 1 or share_memory(params):
+            for row in zip(*rows, strict=True):
+                update([as_flat(x) for x in row])
+            continue
+        flat = [flatten(column) for column in rows]
+        update(flat)
+        for target, source in zip([params, *slots], [flat[0], *flat[2:]], strict=True):
+            TORCH._foreach_copy_(target, unflatten(source, target))

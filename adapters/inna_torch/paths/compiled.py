@@ -1,0 +1,115 @@
+"""The core's own update, compiled by inductor into one loop over memory, once for tensors of all lengths."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from inna_torch._batch import Batch
+from inna_torch._hyperparameters import Hyperparameters
+from inna_torch._tensors import Tensor, Tensors, block_numel, state_dtype, update_in_blocks
+from inna_torch.paths.single import THETA, next_values, rounded_by_bits
+
+TRACED_NUMEL = 2**20
+"""Elements of the tensors that are traced: inductor lets a CPU's threads share loops that it expects to be long."""
+
+
+def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
+    """Return the batch's in-place step, or None where this path does not apply.
+
+    Raises:
+        RuntimeError: if the update cannot be compiled.
+    """
+    if not (hyper.compiled and hyper.on_host and batch.native and batch.dense) or batch.step is None:
+        return None
+    update = compiled_update(
+        type(hyper.algorithm),
+        tuple(batch.slots),
+        batch.dtype,
+        batch.grad_dtype,
+        batch.device,
+        hyper.published_decay,
+        hyper.maximize,
+        torch.get_num_threads(),
+    )
+    # data in double precision, whatever the arrays': other numbers need no other code
+    numbers = torch.tensor([batch.step, *hyper.numbers()], dtype=torch.float64, device=batch.device)
+
+    def run() -> None:
+        update_in_blocks(lambda row: update(numbers, *row), batch.columns, block_numel(batch.device), cut=False)
+
+    return run
+
+
+@functools.cache
+def compiled_update(
+    algorithm: type,
+    names: tuple[str, ...],
+    dtype: torch.dtype,
+    grad_dtype: torch.dtype,
+    device: torch.device,
+    published: bool,
+    maximize: bool,
+    threads: int,
+) -> Callable[..., Any]:
+    """Return the update of one flat tensor.
+
+    Args:
+        algorithm: class in `inna_core`.
+        names: of the slots.
+        dtype: of the parameter.
+        grad_dtype: of the gradient.
+        device: of all tensors.
+        published: whether the decay acts on the velocity too.
+        maximize: whether to ascend.
+        threads: that share a loop on a CPU; the code is made for this number.
+
+    Returns:
+        A function of the numbers (steps made before, lr, weight decay, hyperparameters of the algorithm; float64), the
+        parameter, the gradient and the slots: dense one-dimensional tensors of any one length, updated in place.
+
+    Raises:
+        RuntimeError: if it cannot be compiled.
+    """
+
+    def update(numbers: Tensor, p: Tensor, g: Tensor, *slots: Tensor) -> None:
+        k, lr, weight_decay, *hyper = numbers.unbind()
+        state = {**dict(zip(names, slots, strict=True)), "step": k}
+        new = next_values(
+            algorithm(*hyper),
+            p,
+            g,
+            state,
+            lr,
+            weight_decay,
+            published=published,
+            maximize=maximize,
+            rounded=rounded_by_bits,
+        )
+        p.copy_(new[THETA])
+        for name, slot in zip(names, slots, strict=True):
+            slot.copy_(new[name])
+
+    def zeros(dtype: torch.dtype) -> Tensor:
+        return torch.zeros(TRACED_NUMEL, dtype=dtype, device=device)
+
+    slots = [zeros(dtype if name == "compensation" else state_dtype(dtype)) for name in names]
+    numbers = torch.zeros(3 + len(fields(algorithm)), dtype=torch.float64, device=device)
+    arguments = [numbers, zeros(dtype), zeros(grad_dtype), *slots]
+    try:
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own imports
+            # torch.compile would check its guards at each call, which takes longer than a step of a small tensor
+            traced = make_fx(update, tracing_mode="symbolic")(*arguments)
+            symbolic = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
+            compiled = torch._inductor.compile(traced, symbolic)
+            compiled(*arguments)  # what is left to be compiled
+    except Exception as error:
+        raise RuntimeError(
+            f"Invalid compiled: True (expected False where inductor cannot compile {algorithm.__name__}): {error}"
+        ) from error
+    return compiled

@@ -1,0 +1,75 @@
+"""The algorithms as plain multi-tensor functions, in place; one that has none takes the single path.
+
+The equations are those of `inna_core`, written for lists of tensors; the conformance suite compares the two.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import inna_core
+from inna_torch._batch import Batch
+from inna_torch._hyperparameters import Hyperparameters
+from inna_torch._tensors import CACHE_BLOCK_NUMEL, LOW_PRECISION, TORCH, Tensors, update_in_blocks
+
+
+def inna(hyper: Hyperparameters, step: float, theta: Tensors, g: Tensors, v: Tensors) -> None:
+    """Make a step of `inna_core.INNA`."""
+    gamma, alpha, beta = hyper.lr, hyper.algorithm.alpha, hyper.algorithm.beta
+    sign = -1.0 if hyper.maximize else 1.0
+    decay(hyper, theta, v)
+    TORCH._foreach_add_(theta, v, alpha=gamma)
+    TORCH._foreach_add_(theta, g, alpha=-gamma * beta * sign)
+    TORCH._foreach_mul_(v, 1 - alpha * gamma)
+    TORCH._foreach_add_(v, g, alpha=-gamma * (1 - alpha * beta) * sign)
+
+
+def innaprop(hyper: Hyperparameters, step: float, theta: Tensors, g: Tensors, v: Tensors, s: Tensors) -> None:
+    """Make a step of `inna_core.INNAprop`."""
+    gamma, alpha, beta = hyper.lr, hyper.algorithm.alpha, hyper.algorithm.beta
+    sigma, eps = hyper.algorithm.sigma, hyper.algorithm.eps
+    sign = -1.0 if hyper.maximize else 1.0
+    decay(hyper, theta, v)
+    TORCH._foreach_mul_(s, sigma)
+    TORCH._foreach_addcmul_(s, g, g, value=1 - sigma)
+    # q = g / (sqrt(s / b) + eps) = root g / (sqrt(s) + eps root), with b = 1 - sigma^(k+1) and root = sqrt(b)
+    root = math.sqrt(-math.expm1((step + 1) * math.log(sigma))) if sigma else 1.0
+    denominators = TORCH._foreach_sqrt(s)
+    TORCH._foreach_add_(denominators, eps * root)
+    TORCH._foreach_add_(theta, v, alpha=gamma)
+    TORCH._foreach_addcdiv_(theta, g, denominators, value=-gamma * beta * root * sign)
+    TORCH._foreach_mul_(v, 1 - alpha * gamma)
+    TORCH._foreach_addcdiv_(v, g, denominators, value=-gamma * (1 - alpha * beta) * root * sign)
+
+
+def decay(hyper: Hyperparameters, theta: Tensors, v: Tensors) -> None:
+    """Apply decoupled weight decay (`inna_core.weight_decay`)."""
+    if hyper.weight_decay:
+        shrink = hyper.lr * hyper.weight_decay
+        if hyper.published_decay:
+            TORCH._foreach_add_(v, theta, alpha=-shrink * (1 / hyper.algorithm.beta - hyper.algorithm.alpha))
+        TORCH._foreach_mul_(theta, 1 - shrink)
+
+
+FUNCTIONS: dict[type, Callable[..., None]] = {inna_core.INNA: inna, inna_core.INNAprop: innaprop}
+"""By algorithm; each takes the hyperparameters, the number of steps made before, and the batch's columns."""
+
+
+def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
+    """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
+    function: Any = FUNCTIONS.get(type(hyper.algorithm))
+    if function is None or not hyper.on_host or "compensation" in batch.slots or batch.step is None:
+        return None
+    if not batch.native or batch.dtype in LOW_PRECISION or batch.dtype != batch.grad_dtype:
+        return None
+    columns = batch.columns
+    if batch.device.type == "cpu" and batch.dense and len(batch.slots) > 1:
+
+        def update(row: Tensors) -> None:
+            function(hyper, batch.step, *([x] for x in row))
+
+        # temporaries of one block, which stays in the cache
+        return lambda: update_in_blocks(update, columns, CACHE_BLOCK_NUMEL)
+    return lambda: function(hyper, batch.step, *columns)

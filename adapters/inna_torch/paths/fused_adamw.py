@@ -1,0 +1,188 @@
+"""INNAprop on torch's fused kernels, as one AdamW step and two plain SGD steps.
+
+With its first decay rate 0, without weight decay and at step t, AdamW applied to an array x with gradient g is
+
+    s' = sigma s + (1 - sigma) g^2            x' = x - L g / (sqrt(s' / (1 - sigma^t)) + E)
+
+At t = infinity it corrects no bias. With b = 1 - sigma^(k+1), which it would compute as that difference and so with few
+digits, L = beta sqrt(b) and E = eps sqrt(b) make the last term beta q, with the q of INNAprop. Started at x = v it
+leaves x = v - beta q, the direction of theta, from which q = (v - x) / beta. So two gradient steps y' = y - L (x + W y)
+complete a step of INNAprop (`inna_core.innaprop`) with decoupled weight decay (as published, v is pushed before):
+
+    theta' = theta + gamma (x - lambda theta)             L = -gamma                     W = -lambda
+    v'     = v + gamma ((1/beta - alpha) x - v / beta)    L = -gamma (1/beta - alpha)    W = -1 / (1 - alpha beta)
+
+At alpha beta = 1 the last one is v' = (1 - gamma / beta) v and sees no gradient.
+
+The rounding of x reaches v multiplied by gamma |1/beta - alpha|, and v itself is taken apart into (1 - gamma / beta) v
+and gamma v / beta: both factors may be at most `MAX_AMPLIFICATION` times |1 - alpha gamma|, which v is multiplied by
+anyway.
+
+Reference for the kernel's form: I. Loshchilov, F. Hutter. Decoupled weight decay regularization. ICLR 2019.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from inna_torch._batch import Batch
+from inna_torch._hyperparameters import Hyperparameters
+from inna_torch._tensors import TORCH, Tensors, block_numel, blocks, flatten, unflatten
+from inna_torch.paths import fused_sgd
+
+MAX_AMPLIFICATION = 1.0
+DEVICES = ("cpu",) if hasattr(torch, "_fused_adamw_") and fused_sgd.DEVICES else ()
+"""Device types on which torch's AdamW kernel makes the step: on CUDA it takes 1 - sigma in single precision, which is
+wrong by 1e-5 of it for sigma = 0.999."""
+
+INF_STEP = torch.tensor(math.inf, dtype=torch.float32, device="cpu")
+
+
+@dataclass(frozen=True)
+class GradientStep:
+    """Arguments of a step y' = y - L (x + W y).
+
+    Attributes:
+        lr: L.
+        weight_decay: W.
+    """
+
+    lr: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class AdamWStep:
+    """Arguments of the kernels for one step of INNAprop.
+
+    Attributes:
+        lr: L of the AdamW step that starts at the velocity.
+        eps: E.
+        parameter: the step of the parameter.
+        velocity: the step of the velocity; None where it does not depend on the gradient.
+        shrink: what the velocity is multiplied by then.
+        push: what is added to the velocity before, times the parameter (published decay).
+    """
+
+    lr: float
+    eps: float
+    parameter: GradientStep
+    velocity: GradientStep | None
+    shrink: float
+    push: float
+
+
+def adamw_step(
+    lr: float,
+    step: float,
+    *,
+    alpha: float,
+    beta: float,
+    sigma: float,
+    eps: float,
+    weight_decay: float,
+    published_decay: bool = False,
+    maximize: bool = False,
+) -> AdamWStep | None:
+    """Return the kernels' arguments for one step of INNAprop, or None where they cannot make it accurately.
+
+    Args:
+        lr: step size gamma, >= 0.
+        step: k, the number of steps made before.
+        alpha: viscous damping, >= 0.
+        beta: Newtonian damping, > 0.
+        sigma: decay of the second moment, in [0, 1).
+        eps: keeps the quotient finite, > 0.
+        weight_decay: rate lambda, >= 0.
+        published_decay: whether the decay acts on the velocity too.
+        maximize: whether to ascend.
+
+    Returns:
+        The arguments, or None.
+
+    Example:
+        >>> theta, v, g = 2.0, 1.0, 3.0
+        >>> step = adamw_step(0.02, 0, alpha=0.5, beta=0.1, sigma=0.9, eps=3.0, weight_decay=0.2)
+        >>> x = v - step.lr * g / ((0.1 * g**2) ** 0.5 + step.eps)  # q = g / (sqrt(0.1 g^2 / 0.1) + eps) = 0.5
+        >>> round(theta - step.parameter.lr * (x + step.parameter.weight_decay * theta), 12)
+        2.011
+        >>> round(v - step.velocity.lr * (x + step.velocity.weight_decay * v), 12)
+        0.9805
+    """
+    gamma, one_minus_alpha_beta = lr, 1 - alpha * beta
+    if gamma * max(1.0, abs(one_minus_alpha_beta)) > MAX_AMPLIFICATION * beta * abs(1 - alpha * gamma):
+        return None
+    root = math.sqrt(-math.expm1((step + 1) * math.log(sigma))) if sigma else 1.0
+    return AdamWStep(
+        lr=-beta * root if maximize else beta * root,
+        eps=eps * root,
+        parameter=GradientStep(-gamma, -weight_decay),
+        velocity=GradientStep(-gamma * one_minus_alpha_beta / beta, -1 / one_minus_alpha_beta)
+        if one_minus_alpha_beta
+        else None,
+        shrink=1 - gamma / beta,
+        push=-gamma * weight_decay * (1 / beta - alpha) if published_decay else 0.0,
+    )
+
+
+def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
+    """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
+    if batch.device.type not in DEVICES or not hyper.on_host or "compensation" in batch.slots or batch.step is None:
+        return None
+    if not (batch.dense and batch.native and batch.dtype == batch.grad_dtype in (torch.float32, torch.float64)):
+        return None
+    algorithm = hyper.algorithm
+    step = adamw_step(
+        hyper.lr,
+        batch.step,
+        alpha=algorithm.alpha,
+        beta=algorithm.beta,
+        sigma=algorithm.sigma,
+        eps=algorithm.eps,
+        weight_decay=hyper.weight_decay,
+        published_decay=hyper.published_decay,
+        maximize=hyper.maximize,
+    )
+    return None if step is None else lambda: run(step, algorithm.sigma, batch)
+
+
+def run(step: AdamWStep, sigma: float, batch: Batch) -> None:
+    """Make the step, in blocks that stay in the cache between the kernels and that small tensors share."""
+    for theta, grads, v, s in blocks(batch.columns, block_numel(batch.device)):
+        if step.push:
+            TORCH._foreach_add_(v, theta, alpha=step.push)
+        # the kernel is left holding the first moment, which with the first decay rate 0 is the gradient itself
+        if len(theta) == 1:
+            x, second_moment, gradient = v[0].clone(), s[0], grads[0].clone()
+        else:
+            x, second_moment, gradient = flatten(v), flatten(s), flatten(grads)
+        kernel(x, gradient, second_moment, step, sigma)
+        directions = unflatten(x, v)
+        if len(theta) > 1:
+            TORCH._foreach_copy_(s, unflatten(second_moment, s))
+        gradient_step(theta, directions, step.parameter)
+        if step.velocity is None:
+            TORCH._foreach_mul_(v, step.shrink)
+        else:
+            gradient_step(v, directions, step.velocity)
+
+
+def kernel(x: torch.Tensor, gradient: torch.Tensor, second_moment: torch.Tensor, step: AdamWStep, sigma: float) -> None:
+    """Call torch's AdamW kernel on dense tensors that are alike in memory, its first decay rate 0."""
+    TORCH._fused_adamw_(
+        *([x], [gradient], [gradient], [second_moment], [], [INF_STEP]),
+        lr=step.lr,
+        beta1=0.0,
+        beta2=sigma,
+        weight_decay=0.0,
+        eps=step.eps,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def gradient_step(y: Tensors, x: Tensors, step: GradientStep) -> None:
+    """Apply torch's SGD kernel, without momentum, to dense tensors."""
+    fused_sgd.kernel(y, x, [], lr=step.lr, weight_decay=step.weight_decay)

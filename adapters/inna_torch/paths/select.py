@@ -1,0 +1,77 @@
+"""The order in which the paths are asked for a step."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+import inna_core
+from inna_torch._batch import Batch
+from inna_torch._hyperparameters import Hyperparameters
+from inna_torch.paths import compiled, foreach, fused_adamw, fused_sgd, single
+
+FUSED: dict[type, ModuleType] = {inna_core.INNA: fused_sgd, inna_core.INNAprop: fused_adamw}
+"""The fused path of an algorithm, if torch has kernels that make its step."""
+
+LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+
+
+def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[], None]:
+    """Return the in-place step of a batch by the first path that has one; nothing is changed yet.
+
+    Args:
+        batch: of parameters that are updated alike.
+        hyper: of their group.
+        warned: names of the paths that a warning has named already; one more may be added.
+    """
+    for path in paths(batch, hyper):
+        step = path.plan(batch, hyper)
+        if step is not None:
+            break
+    if hyper.fused and path is not FUSED.get(type(hyper.algorithm)):
+        warn_not_fused(path.__name__.split(".")[-1], warned)
+    if not batch.scaled or path is fused_sgd:
+        return step
+
+    def unscale_and_step() -> None:
+        for state in batch.states:
+            state.unscale()
+        step()
+
+    return unscale_and_step
+
+
+def paths(batch: Batch, hyper: Hyperparameters) -> Iterator[ModuleType]:
+    automatic = hyper.foreach is None and hyper.fused is None
+    fused = FUSED.get(type(hyper.algorithm)) if automatic or hyper.fused else None
+    if fused is fused_sgd and not hyper.differentiable:  # one pass over memory, as compiled code
+        yield fused_sgd
+    yield compiled
+    if not hyper.differentiable:
+        if fused is not None:
+            yield fused
+        if automatic or hyper.foreach or hyper.fused:
+            yield foreach
+    yield single
+
+
+def warn_not_fused(path: str, warned: set[str]) -> None:
+    if path not in warned:
+        warnings.warn(
+            f"fused=True, but the {path} path is taken for some parameters: torch's kernel needs float32 or float64 "
+            "parameters and gradients with the same dense memory layout, on a device that has it, and an lr that is not "
+            "large against beta nor close to 1 / alpha",
+            stacklevel=caller_level(),
+        )
+        warned.add(path)
+
+
+def caller_level() -> int:
+    """Return the ``stacklevel`` with which a function's caller warns at the first line outside of torch and this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(LIBRARIES):
+        level, frame = level + 1, frame.f_back
+    return level

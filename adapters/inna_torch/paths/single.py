@@ -1,0 +1,160 @@
+"""The core's own update, operation by operation: the path that takes every batch.
+
+It serves autograd through the step, steps that torch.compile traces, hyperparameters on an accelerator, low precision
+and compensated sums.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import array_api_compat.torch as xp
+import torch
+
+from inna_core.compensation import compensated_increment
+from inna_core.weight_decay import update_with_decay
+from inna_torch._batch import Batch, entries
+from inna_torch._hyperparameters import Hyperparameters
+from inna_torch._tensors import LOW_PRECISION, Tensor, Tensors, block_numel, state_dtype, update_in_blocks
+
+THETA = "theta"
+
+
+def next_values(
+    algorithm: Any,
+    p: Tensor,
+    g: Tensor,
+    state: Mapping[str, Tensor],
+    lr: Any,
+    weight_decay: Any,
+    *,
+    published: bool,
+    maximize: bool,
+    rounded: Callable[[Tensor, torch.dtype], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return the next parameter, under the name `THETA`, and the next entries of its state; nothing is changed.
+
+    Args:
+        algorithm: of `inna_core`.
+        p: parameter.
+        g: gradient, of any floating-point dtype.
+        state: the fields of the algorithm's state; with a ``compensation`` the sum is compensated.
+        lr: step size, a float or a 0-d tensor.
+        weight_decay: rate of the decay, likewise.
+        published: whether the decay acts on the velocity too.
+        maximize: whether to ascend.
+        rounded: rounds to a narrow dtype; by default by a cast.
+    """
+    dtype = state_dtype(p.dtype)
+    grad, theta = g.to(dtype), p.to(dtype)
+    compensation = state["compensation"].to(dtype) if "compensation" in state else None
+    delta, next_state = update_with_decay(
+        algorithm,
+        -grad if maximize else grad,
+        algorithm.state_type(**{name: state[name].to(dtype) for name in algorithm.state_type._fields}),
+        theta if compensation is None else theta + compensation,
+        lr,
+        weight_decay,
+        published=published,
+        xp=xp,
+    )
+    new: dict[str, Tensor] = next_state._asdict()
+    if compensation is not None:
+        to_stored = rounded or (rounded_by_bits if torch.compiler.is_compiling() else rounded_by_cast)
+        delta, new["compensation"] = compensated_increment(delta, compensation, theta, lambda x: to_stored(x, p.dtype))
+    return {THETA: theta + delta, **new}
+
+
+def rounded_by_cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return x in the precision of a narrow dtype, in its own dtype."""
+    return x.to(dtype).to(x.dtype)
+
+
+def rounded_by_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a float32 tensor in the precision of a narrow dtype, ties to even.
+
+    Inductor drops a cast to the dtype and back, and with it the rounding.
+    """
+    if dtype not in LOW_PRECISION:
+        return x
+    dropped = 16 if dtype == torch.bfloat16 else 13  # bits of the fraction that the dtype does not have
+    bits = x.view(torch.int32)
+    odd = (bits & 2**dropped).clamp(max=1)  # no shift: that of a DTensor does nothing in torch 2.13
+    bits = (bits + (2 ** (dropped - 1) - 1) + odd) & -(2**dropped)
+    y = bits.view(torch.float32)
+    if dtype == torch.float16:
+        limits = torch.finfo(dtype)
+        # below the normal numbers, multiples of 2^-24, which is the spacing of float32 at 3/4
+        y = torch.where(x.abs() < limits.smallest_normal, (x + 0.75) - 0.75, y)
+        y = torch.where(y.abs() > limits.max, y * torch.inf, y)
+    return torch.where(x != x, x, y)  # NaN; inductor would not vectorize isnan
+
+
+def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None]:
+    """Return the batch's in-place step."""
+    names = list(batch.slots)
+    if hyper.differentiable:
+        return partial(differentiable_step, batch, hyper)
+    if batch.native and batch.dense and batch.step is not None:
+        # counters have the device of the tensors that they are combined with
+        k = torch.tensor(batch.step, device=batch.device)
+
+        def update(row: Tensors) -> None:
+            update_in_place(hyper, row[0], row[1], {**dict(zip(names, row[2:], strict=True)), "step": k})
+
+        return lambda: update_in_blocks(update, batch.columns, block_numel(batch.device))
+
+    def run() -> None:
+        for state, p, g, *slots in zip(batch.states, *batch.columns, strict=True):
+            k = torch.tensor(batch.step, device="cpu") if batch.step is not None else entries(state).get("step")
+            update_in_place(hyper, p, g, {**dict(zip(names, slots, strict=True)), "step": k})
+
+    return run
+
+
+def update_in_place(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
+    """Update a parameter and the entries of its state, but for the step."""
+    new = updated(hyper, p, g, state)
+    targets = [p if name == THETA else state[name] for name in new if name != "step"]
+    sources = [x for name, x in new.items() if name != "step"]
+    if torch.compiler.is_compiling():
+        # after one multi-tensor copy inductor computes the later values from what the first has overwritten
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)
+    else:
+        torch._foreach_copy_(targets, sources)
+
+
+def differentiable_step(batch: Batch, hyper: Hyperparameters) -> None:
+    """Update parameters in place, and put new tensors into their states, so that autograd may go through both."""
+    for state, p, g, *slots in zip(batch.states, *batch.columns, strict=True):
+        held = entries(state)
+        row = dict(zip(batch.slots, slots, strict=True))
+        # autograd needs the old parameter after it was overwritten
+        new = updated(hyper, p.clone(), g, {**row, "step": held.get("step")})
+        p.copy_(new.pop(THETA))
+        new.pop("step", None)
+        if "compensation" in new:
+            row["compensation"].copy_(new.pop("compensation"))
+        for name, x in new.items():
+            x = x.to(row[name].dtype)
+            held[name] = torch.view_as_complex(x) if held[name].is_complex() else x
+
+
+def updated(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[str, Any]) -> dict[str, Tensor]:
+    dtype = state_dtype(p.dtype)
+    algorithm = type(hyper.algorithm)(
+        **{field.name: scalar(getattr(hyper.algorithm, field.name), p, dtype) for field in fields(hyper.algorithm)}
+    )
+    lr, weight_decay = scalar(hyper.lr, p, dtype), scalar(hyper.weight_decay, p, dtype)
+    flags = {"published": hyper.published_decay, "maximize": hyper.maximize}
+    return next_values(algorithm, p, g, state, lr, weight_decay, **flags)
+
+
+def scalar(value: Any, p: Tensor, dtype: torch.dtype) -> Any:
+    """Return a hyperparameter as the core takes it: a float, or a 0-d tensor of the dtype that p's device can read."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.reshape(()).to(dtype)
+    return value if value.device.type == "cpu" else value.to(p.device)
