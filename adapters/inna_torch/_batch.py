@@ -1,6 +1,6 @@
 """What the parameters of a group that are updated alike have in common, gathered and checked before a step."""
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, compress
 from operator import attrgetter
@@ -26,6 +26,8 @@ from inna_torch._tensors import (
 
 LAYOUT, SHAPE, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "shape", "dtype", "device", "is_cpu"))
 CONTIGUOUS: Callable[[Tensor], bool] = torch.Tensor.is_contiguous
+ENTRIES = attrgetter("entries")
+WIDE = ({torch.float32}, {torch.float64})
 ONE = torch.tensor(1.0, device="cpu")
 
 
@@ -39,9 +41,6 @@ class Batch:
         slots: the other tensors of their states but for the step, by name, likewise.
         states: the parameters' states: plain dicts, or all of them `ScaledState`.
         step: number of steps made before, 0 where the algorithm does not count; None where only the device knows it.
-        dtype: of the parameters.
-        grad_dtype: of the gradients.
-        device: of all tensors but the counters.
         native: whether no tensor is of a subclass, which multi-tensor calls and compiled code may not know.
         dense: whether each parameter, its gradient and slots fill memory in the same order, without gaps.
     """
@@ -51,9 +50,6 @@ class Batch:
     slots: dict[str, Tensors]
     states: list[Any]
     step: float | None
-    dtype: torch.dtype
-    grad_dtype: torch.dtype
-    device: torch.device
     native: bool
     dense: bool
 
@@ -62,23 +58,42 @@ class Batch:
         return [self.params, self.grads, *self.slots.values()]
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.params[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.params[0].device
+
+    @property
     def scaled(self) -> bool:
         """Whether the velocities may be held times a factor."""
         return type(self.states[0]) is ScaledState
 
+    def suits_kernels(self) -> bool:
+        """Return whether torch's fused kernels, which know neither strides nor compensation, take these tensors."""
+        return (
+            self.dense
+            and self.native
+            and "compensation" not in self.slots
+            and self.dtype == self.grads[0].dtype in (torch.float32, torch.float64)
+        )
+
     def count_step(self) -> None:
         """Add one to the counters of steps, if the algorithm has them, and drop compensations that are out of use."""
-        for state in self.states if "compensation" not in self.slots else ():
-            entries(state).pop("compensation", None)
-        if "step" in entries(self.states[0]):
-            steps = [entries(state)["step"] for state in self.states]
+        held = held_entries(self.states)
+        if "compensation" not in self.slots:
+            for entries in held:
+                entries.pop("compensation", None)
+        if "step" in held[0]:
+            steps = [entries["step"] for entries in held]
             # a number would be made a tensor for each of them; tensor subclasses know numbers only
             TORCH._foreach_add_(steps, ONE if type(steps[0]) in NATIVE_TENSOR_TYPES else 1.0)
 
 
-def entries(state: Any) -> dict[str, Any]:
-    """Return a parameter's state as it is held, whatever the scale of its velocity."""
-    return state.entries if type(state) is ScaledState else state
+def held_entries(states: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return the states of parameters as they are held, whatever the scale of the velocity."""
+    return [state.entries if type(state) is ScaledState else state for state in states]
 
 
 def slot_names(hyper: Hyperparameters, dtype: torch.dtype) -> list[str]:
@@ -100,90 +115,88 @@ def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters
         RuntimeError: if a gradient is sparse, or a parameter cannot be written in place.
         TypeError, ValueError: if a gradient or a state does not fit its parameter.
     """
-    params = [p for p in params if p.grad is not None]
+    rows: list[Any] = []
+    for p in params:
+        grad = p.grad
+        if grad is not None:
+            rows.append((p, grad, states[p]))
+    if not rows:
+        return []
+    owners, grads, own_states = map(list, zip(*rows, strict=True))
     batches = []
-    for dtype, (own,) in partition(map(DTYPE, params), params):
-        batches += _gather_dtype(own, dtype, states, hyper)
+    for owners, grads, own_states in partition([list(map(DTYPE, owners))], [owners, grads, own_states]):
+        names = slot_names(hyper, owners[0].dtype.to_real())
+        held = held_entries(own_states)
+        try:
+            slots = [[entries[name] for entries in held] for name in names]
+        except KeyError:
+            for p, state in zip(owners, own_states, strict=True):
+                init_state(p, state, hyper)
+            slots = [[entries[name] for entries in held] for name in names]
+        steps = steps_before(held, hyper)
+        columns = [owners, grads, *slots]
+        if len(set(steps)) == 1 == len(set(map(type, own_states))) and not hyper.differentiable and alike(columns):
+            batches.append(Batch(owners, grads, dict(zip(names, slots, strict=True)), own_states, steps[0], True, True))
+        else:
+            batches += split(columns, names, own_states, steps, hyper)
     return batches
 
 
-def partition(keys: Any, *columns: list[Any]) -> list[tuple[Any, list[list[Any]]]]:
-    """Split parallel lists by key."""
-    keys = list(keys)
-    distinct = dict.fromkeys(keys)
-    if len(distinct) == 1:
-        return [(keys[0], list(columns))]
-    return [(key, [list(compress(column, [k == key for k in keys])) for column in columns]) for key in distinct]
+def partition(keys: list[list[Any]], columns: list[list[Any]]) -> list[list[list[Any]]]:
+    """Split parallel lists, in parts within which each list of keys has one value."""
+    keys = [values for values in keys if len(set(values)) > 1]
+    if not keys:
+        return [columns]
+    rows = list(zip(*keys, strict=True))
+    return [[list(compress(column, [row == key for row in rows])) for column in columns] for key in dict.fromkeys(rows)]
 
 
-def _gather_dtype(
-    owners: Tensors, dtype: torch.dtype, states: Mapping[Tensor, Any], hyper: Hyperparameters
+def alike(columns: list[Tensors]) -> bool:
+    """Return whether all is well at first sight: contiguous tensors on the CPU, of one wide dtype and fitting shapes."""
+    tensors = list(chain.from_iterable(columns))
+    shapes = list(map(SHAPE, columns[0]))
+    return (
+        NATIVE_TENSOR_TYPES.issuperset(map(type, tensors))
+        and all(map(IS_CPU, tensors))
+        and set(map(LAYOUT, columns[1])) == {torch.strided}
+        and set(map(DTYPE, tensors)) in WIDE
+        and all(map(CONTIGUOUS, tensors))
+        and all([list(map(SHAPE, column)) == shapes for column in columns[1:]])
+    )
+
+
+def split(
+    columns: list[Tensors], names: list[str], states: list[Any], steps: list[float | None], hyper: Hyperparameters
 ) -> list[Batch]:
-    own_states = [states[p] for p in owners]
-    names = slot_names(hyper, dtype.to_real())
-    slots = _slots(owners, own_states, names, hyper)
-    steps = _steps(own_states, hyper)
-
-    grads: list[Any] = [p.grad for p in owners]
-    columns: list[Tensors] = [owners, grads, *slots.values()]
-    native = NATIVE_TENSOR_TYPES.issuperset(map(type, chain(*columns)))
-    if not native:
-        grads = [placed_like(g, p) for g, p in zip(grads, owners, strict=True)]
-        columns = [list(map(local_shard, column)) for column in (owners, grads, *slots.values())]
-    _check_params(columns[0], hyper)
-    _check_grads(columns[1], columns[0])
-    for name, column in zip(slots, columns[2:], strict=True):
-        wanted = dtype if name == "compensation" else state_dtype(dtype.to_real())
-        _check_slot(name, column, columns[0], wanted.to_complex() if dtype.is_complex else wanted)
+    """Return the batches of parameters of one dtype, their gradients and slots."""
+    dtype, owners = columns[0][0].dtype, columns[0]
+    native = [True] * len(owners)
+    if not NATIVE_TENSOR_TYPES.issuperset(map(type, chain(*columns))):
+        check_tensors(names, columns[2:])
+        columns = [owners, [placed_like(g, p) for g, p in zip(columns[1], owners, strict=True)], *columns[2:]]
+        columns = [list(map(local_shard, column)) for column in columns]
+        native = [NATIVE_TENSOR_TYPES.issuperset(map(type, row)) for row in zip(*columns, strict=True)]
+    check_params(columns[0], hyper)
+    check_columns(columns, names)
     if dtype.is_complex:
         columns = [list(map(torch.view_as_real, column)) for column in columns]
-        dtype = dtype.to_real()
-    params, grads, *rest = columns
-
-    if all(map(CONTIGUOUS, chain(*columns))):
-        dense = [True] * len(params)
-    else:
-        dense = [all(same_dense_layout(x, row[0]) for x in row) for row in zip(*columns, strict=True)]
-    types: Any = [True] * len(params) if native else _native_rows(columns)
-    devices = [params[0].device] * len(params) if all(map(IS_CPU, params)) else map(DEVICE, params)
-    keys = zip(map(DTYPE, grads), devices, types, dense, map(type, own_states), steps, strict=True)
+    dense = [all(same_dense_layout(x, row[0]) for x in row) for row in zip(*columns, strict=True)]
+    keys = [list(map(DTYPE, columns[1])), list(map(DEVICE, columns[0])), native, dense, list(map(type, states)), steps]
     return [
-        Batch(
-            own_params,
-            own_grads,
-            dict(zip(names, own_slots, strict=True)),
-            members,
-            step,
-            dtype,
-            grad_dtype,
-            device,
-            is_native,
-            is_dense,
-        )
-        for (grad_dtype, device, is_native, is_dense, _, step), (members, own_params, own_grads, *own_slots) in (
-            partition(keys, own_states, params, grads, *rest)
+        Batch(params, grads, dict(zip(names, slots, strict=True)), members, step, is_native, is_dense)
+        for members, (step, *_), (is_native, *_), (is_dense, *_), params, grads, *slots in (
+            partition(keys, [states, steps, native, dense, *columns])
         )
     ]
 
 
-def _slots(owners: Tensors, states: list[Any], names: list[str], hyper: Hyperparameters) -> dict[str, Tensors]:
-    """Return the states' tensors like their parameters, by name; what is missing is made."""
-    held = [entries(state) for state in states]
-    try:
-        return {name: [x[name] for x in held] for name in names}
-    except KeyError:
-        for p, state in zip(owners, states, strict=True):
-            init_state(p, state, hyper)
-        return {name: [x[name] for x in held] for name in names}
-
-
-def init_state(p: Tensor, state: MutableMapping[str, Any], hyper: Hyperparameters) -> None:
+def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
     """Make the entries that a parameter's state lacks, as before the first step.
 
     Raises:
         ValueError: if it has some of the algorithm's entries only.
     """
-    held, algorithm = entries(state), hyper.algorithm
+    (held,), algorithm = held_entries([state]), hyper.algorithm
     fields = algorithm.state_type._fields
     real = torch.view_as_real(p.detach()) if p.is_complex() else p.detach()
     missing = [name for name in fields if name not in held]
@@ -205,16 +218,15 @@ def init_state(p: Tensor, state: MutableMapping[str, Any], hyper: Hyperparameter
             held["compensation"] = torch.zeros_like(p, requires_grad=False)
 
 
-def _steps(states: list[Any], hyper: Hyperparameters) -> list[float | None]:
+def steps_before(held: list[dict[str, Any]], hyper: Hyperparameters) -> list[float | None]:
     """Return the numbers of steps made before; 0 where the algorithm does not count, None where only a device knows."""
     if "step" not in hyper.algorithm.state_type._fields:
-        return [0.0] * len(states)
-    steps = [entries(state).get("step") for state in states]
-    for step in steps:
-        if not isinstance(step, Tensor):
-            raise TypeError(f"Invalid state: step is {step!r} (expected a tensor)")
-    # reading a counter on a device waits for it, and autograd may want the one that there is
-    return [None] * len(steps) if hyper.capturable or hyper.differentiable else list(map(float, steps))  # type: ignore[arg-type]
+        return [0.0] * len(held)
+    steps: list[Any] = [entries.get("step") for entries in held]
+    if set(map(type, steps)) != {Tensor}:
+        check_tensors(["step"], [steps])
+    # reading a counter on a device waits for it
+    return [None] * len(steps) if hyper.capturable or hyper.differentiable else list(map(float, steps))
 
 
 def placed_like(grad: Any, p: Any) -> Any:
@@ -224,11 +236,14 @@ def placed_like(grad: Any, p: Any) -> Any:
     return grad
 
 
-def _native_rows(columns: list[Tensors]) -> Iterator[bool]:
-    return (NATIVE_TENSOR_TYPES.issuperset(map(type, row)) for row in zip(*columns, strict=True))
+def check_tensors(names: list[str], columns: list[list[Any]]) -> None:
+    for name, column in zip(names, columns, strict=True):
+        for x in column:
+            if not isinstance(x, Tensor):
+                raise TypeError(f"Invalid state: {name} is {x!r} (expected a tensor)")
 
 
-def _check_params(params: Tensors, hyper: Hyperparameters) -> None:
+def check_params(params: Tensors, hyper: Hyperparameters) -> None:
     if hyper.capturable and any(map(IS_CPU, params)):
         raise RuntimeError("Invalid capturable: True (expected False for parameters on cpu)")
     if hyper.differentiable and any(p.requires_grad and p.is_leaf for p in params):
@@ -236,11 +251,10 @@ def _check_params(params: Tensors, hyper: Hyperparameters) -> None:
             "Invalid params: a leaf that requires gradients (expected tensors computed from others, such as p.clone(), "
             "where differentiable is True)"
         )
-    if not all(map(CONTIGUOUS, params)):
-        _check_writable("params", params)
+    check_writable("params", params)
 
 
-def _check_writable(name: str, tensors: Tensors) -> None:
+def check_writable(name: str, tensors: Tensors) -> None:
     for x in tensors:
         if is_expanded(x):
             raise RuntimeError(
@@ -249,41 +263,27 @@ def _check_writable(name: str, tensors: Tensors) -> None:
             )
 
 
-def _check_grads(grads: Tensors, params: Tensors) -> None:
+def check_columns(columns: list[Tensors], names: list[str]) -> None:
+    """Refuse gradients and slots that do not fit their parameters, all of one dtype."""
+    params, grads, *slots = columns
     for layout in set(map(LAYOUT, grads)) - {torch.strided}:
         raise RuntimeError(f"Invalid grad: layout {layout} (expected torch.strided: sparse gradients are not supported)")
-    shapes = list(map(SHAPE, params))
-    if list(map(SHAPE, grads)) != shapes:
-        shape, expected = next((g.shape, s) for g, s in zip(grads, shapes, strict=True) if g.shape != s)
-        raise ValueError(f"Invalid grad: shape {tuple(shape)} (expected {tuple(expected)}, as the parameter)")
-    if not (all(map(IS_CPU, params)) and all(map(IS_CPU, grads))):
-        for g, p in zip(grads, params, strict=True):
-            if g.device != p.device:
-                raise ValueError(f"Invalid grad: on {g.device} (expected {p.device}, as the parameter)")
-    is_complex = params[0].is_complex()
-    for dtype in set(map(DTYPE, grads)):
-        if dtype.is_complex != is_complex or not (dtype.is_complex or dtype.is_floating_point):
-            kind = "complex" if is_complex else "real floating-point"
-            raise TypeError(f"Invalid grad: dtype {dtype} (expected a {kind} dtype, as the parameter's)")
-
-
-def _check_slot(name: str, column: Tensors, params: Tensors, dtype: torch.dtype) -> None:
-    for x in column if not NATIVE_TENSOR_TYPES.issuperset(map(type, column)) else ():
-        if not isinstance(x, Tensor):
-            raise TypeError(f"Invalid state: {name} is {x!r} (expected a tensor)")
-    if (
-        list(map(SHAPE, column)) != list(map(SHAPE, params))
-        or not (all(map(IS_CPU, column)) and all(map(IS_CPU, params)))
-        and list(map(DEVICE, column)) != list(map(DEVICE, params))
-    ):
-        x, p = next((x, p) for x, p in zip(column, params, strict=True) if (x.shape, x.device) != (p.shape, p.device))
-        raise ValueError(
-            f"Invalid state: {name} of shape {tuple(x.shape)} on {x.device} (expected {tuple(p.shape)} on {p.device}, "
-            "as the parameter)"
-        )
-    for found in set(map(DTYPE, column)) - {dtype}:
-        raise TypeError(
-            f"Invalid state: {name} of dtype {found} (expected {dtype} beside a {params[0].dtype} parameter)"
-        )
-    if not all(map(CONTIGUOUS, column)):
-        _check_writable(f"state: {name}", column)
+    shapes, dtype = list(map(SHAPE, params)), params[0].dtype
+    for name, column in zip(("grad", *names), columns[1:], strict=True):
+        if list(map(SHAPE, column)) != shapes or list(map(DEVICE, column)) != list(map(DEVICE, params)):
+            x, p = next((x, p) for x, p in zip(column, params, strict=True) if x.shape != p.shape or x.device != p.device)
+            argument, what = ("grad", "") if name == "grad" else ("state", f"{name} of ")
+            raise ValueError(
+                f"Invalid {argument}: {what}shape {tuple(x.shape)} on {x.device} (expected {tuple(p.shape)} on "
+                f"{p.device}, as the parameter)"
+            )
+    for found in set(map(DTYPE, grads)):
+        if found.is_complex != dtype.is_complex or not (found.is_complex or found.is_floating_point):
+            kind = "complex" if dtype.is_complex else "real floating-point"
+            raise TypeError(f"Invalid grad: dtype {found} (expected a {kind} dtype, as the parameter's)")
+    wide = state_dtype(dtype.to_real())
+    for name, column in zip(names, slots, strict=True):
+        expected = dtype if name == "compensation" else wide.to_complex() if dtype.is_complex else wide
+        for found in set(map(DTYPE, column)) - {expected}:
+            raise TypeError(f"Invalid state: {name} of dtype {found} (expected {expected} beside a {dtype} parameter)")
+        check_writable(f"state: {name}", column)

@@ -1,8 +1,9 @@
 """The hyperparameters and flags of a param group, validated when one of them changes."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, fields
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -72,6 +73,11 @@ class Hyperparameters:
 
 
 @functools.cache
+def entry_getter(algorithm: type[Algorithm]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    return itemgetter(*entry_names(algorithm))
+
+
+@functools.cache
 def entry_names(algorithm: type[Algorithm]) -> tuple[str, ...]:
     return ("lr", "weight_decay", *(field.name for field in fields(algorithm)), *FLAGS)  # type: ignore[arg-type]
 
@@ -88,7 +94,7 @@ def hyperparameters(algorithm: type[Algorithm], group: Mapping[str, Any]) -> Hyp
         ValueError: if a number is out of range, or flags exclude each other. Numbers in tensors are read in host memory
             only, and not where a graph is captured or autograd goes through the step.
     """
-    entries = [group[name] for name in entry_names(algorithm)]
+    entries = entry_getter(algorithm)(group)
     # a tensor may be written in place, so what was found of it does not last
     immutable = IMMUTABLE.issuperset(map(type, entries))
     return (validated if immutable else validated.__wrapped__)(algorithm, *entries)

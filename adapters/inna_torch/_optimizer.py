@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _get_scalar_dtype, _use_grad_for_differentiable
 
 from inna_core.algorithm import Algorithm
-from inna_torch._batch import Batch, entries, gather, init_state
+from inna_torch._batch import Batch, gather, held_entries
 from inna_torch._hyperparameters import FLAGS_OF_OLD_STATES, Hyperparameters, hyperparameters
 from inna_torch._scaled_state import ScaledState
 from inna_torch._tensors import NATIVE_TENSOR_TYPES, TORCH, Tensor, is_expanded, state_dtype
@@ -97,14 +97,16 @@ class Elementwise(Optimizer):
 
     @TORCH._disable_dynamo  # a frame that torch.compile gave up on would otherwise have its callees compiled
     def _step(self) -> None:
-        check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
-        (check_capture or self._cuda_graph_capture_health_check)()  # torch's own, under its newer or older name
         batches, plans = [], []
         for group in self.param_groups:
             hyper = hyperparameters(self.algorithm, group)
             for batch in gather(group["params"], self.state, hyper):
                 batches.append(batch)
                 plans.append(select.plan(batch, hyper, self._warned))
+        if not all(batch.params[0].is_cpu for batch in batches):
+            # torch's own, under its newer or older name
+            check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
+            (check_capture or self._cuda_graph_capture_health_check)()
         if self._unscale_gradients(batches):
             return
         for batch, plan in zip(batches, plans, strict=True):
@@ -146,8 +148,7 @@ class Elementwise(Optimizer):
         if group["compiled"]:
             group["capturable"] = False  # Dynamo may have written it, and the two exclude each other
         hyper = hyperparameters(self.algorithm, group)
-        for batch in gather(group["params"], self.state, hyper):
-            del batch
+        gather(group["params"], self.state, hyper)
         for p in group["params"]:
             if p.grad is not None:
                 state = self.state[p] = dict(self.state[p])  # the only kind of state that torch.compile knows
@@ -195,7 +196,7 @@ class Elementwise(Optimizer):
             saved = chain.from_iterable(group["params"] for group in loaded["param_groups"])
             own = ((p, group["capturable"]) for group in self.param_groups for p in group["params"])
             for key, (p, capturable) in zip(saved, own, strict=True):
-                held = entries(self.state[p]) if key in loaded["state"] else {}
+                held = held_entries([self.state[p]])[0] if key in loaded["state"] else {}
                 for name in self._restored(p):
                     if isinstance(value := loaded["state"].get(key, {}).get(name), Tensor):
                         held[name] = restored(name, value, p, capturable)

@@ -17,9 +17,11 @@ NATIVE_TENSOR_TYPES = {torch.nn.Parameter, torch.Tensor}
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 CACHE_BLOCK_NUMEL = 2**15
-"""Elements of a block whose temporaries stay in a CPU's cache; many times what it works on while it launches a kernel."""
+"""Elements of a block whose temporaries stay in a CPU's cache."""
 ACCELERATOR_BLOCK_NUMEL = 2**22
 """Elements of a block on accelerators, which have no large cache but need large tensors to be busy."""
+BLOCKS = 42
+"""Into how many blocks to cut parameters, so that two temporaries are at most 1/21 of them."""
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -45,22 +47,20 @@ def same_dense_layout(x: Tensor, like: Tensor) -> bool:
 
 
 def flatten(tensors: Tensors) -> Tensor:
-    """Return the elements of tensors in one new one-dimensional tensor."""
-    return torch.cat([x.reshape(-1) for x in tensors])
-
-
-def unflatten(flat: Tensor, like: Tensors) -> Tensors:
-    """Return views of a flat tensor, shaped as the tensors that it was made of."""
-    return TORCH._utils._unflatten_dense_tensors(flat, like)
+    """Return the elements of dense tensors in one new one-dimensional tensor."""
+    return torch.cat(list(map(as_flat, tensors))) if len(tensors) > 1 else as_flat(tensors[0]).clone()
 
 
 def as_flat(x: Tensor) -> Tensor:
     """Return a dense tensor as a one-dimensional view of its memory."""
-    return x if x.ndim == 1 else x.as_strided((x.numel(),), (1,))
+    return x if x.ndim == 1 else x.view(-1) if x.is_contiguous() else x.as_strided((x.numel(),), (1,))
 
 
-def block_numel(device: torch.device) -> int:
-    return CACHE_BLOCK_NUMEL if device.type == "cpu" else ACCELERATOR_BLOCK_NUMEL
+def block_numel(tensors: Tensors) -> int:
+    """Return how many elements to work on at a time, where that needs two temporaries."""
+    if not tensors[0].is_cpu:
+        return ACCELERATOR_BLOCK_NUMEL
+    return max(sum(map(torch.Tensor.numel, tensors)) // BLOCKS, 2 * CACHE_BLOCK_NUMEL)
 
 
 def blocks(columns: Sequence[Tensors], size: int, *, cut: bool = True) -> Iterator[list[Tensors]]:
@@ -98,24 +98,24 @@ def share_memory(tensors: Tensors) -> bool:
     return any(start + size > following for (start, size), (following, _) in pairwise(ranges))
 
 
-def update_in_blocks(
-    update: Callable[[Tensors], Any], columns: Sequence[Tensors], size: int, *, cut: bool = True
-) -> None:
-    """Update lists of tensors in place, block by block.
+def update_in_blocks(update: Callable[[Tensors], Any], columns: Sequence[Tensors], *, cut: bool = True) -> None:
+    """Update lists of tensors in place, block by block, small tensors as one.
 
     Args:
         update: function of flat tensors, one a column, that writes to all but the second.
         columns: parameters, gradients, and what else is updated; as in `blocks`.
-        size: most elements of a block.
         cut: whether to cut larger tensors.
     """
-    for params, grads, *slots in blocks(columns, size, cut=cut):
-        rows = [params, grads, *slots]
-        if len(params) == 1 or share_memory(params):
-            for row in zip(*rows, strict=True):
-                update([as_flat(x) for x in row])
+    size = CACHE_BLOCK_NUMEL if columns[0][0].is_cpu else ACCELERATOR_BLOCK_NUMEL
+    for block in blocks(columns, size, cut=cut):
+        views = [list(map(as_flat, column)) for column in block]
+        if len(block[0]) == 1 or share_memory(block[0]):
+            for row in zip(*views, strict=True):
+                update(list(row))
             continue
-        flat = [flatten(column) for column in rows]
+        flat = list(map(torch.cat, views))
         update(flat)
-        for target, source in zip([params, *slots], [flat[0], *flat[2:]], strict=True):
-            TORCH._foreach_copy_(target, unflatten(source, target))
+        lengths = list(map(torch.Tensor.numel, views[0]))
+        for i in range(len(views)):
+            if i != 1:
+                TORCH._foreach_copy_(views[i], flat[i].split_with_sizes(lengths))

@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import Tensor, Tensors, block_numel, state_dtype, update_in_blocks
+from inna_torch._tensors import Tensor, state_dtype, update_in_blocks
 from inna_torch.paths.single import THETA, next_values, rounded_by_bits
 
 TRACED_NUMEL = 2**20
@@ -30,7 +30,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
         type(hyper.algorithm),
         tuple(batch.slots),
         batch.dtype,
-        batch.grad_dtype,
+        batch.grads[0].dtype,
         batch.device,
         hyper.published_decay,
         hyper.maximize,
@@ -40,7 +40,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     numbers = torch.tensor([batch.step, *hyper.numbers()], dtype=torch.float64, device=batch.device)
 
     def run() -> None:
-        update_in_blocks(lambda row: update(numbers, *row), batch.columns, block_numel(batch.device), cut=False)
+        update_in_blocks(lambda row: update(numbers, *row), batch.columns, cut=False)
 
     return run
 

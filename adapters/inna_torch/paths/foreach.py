@@ -12,7 +12,7 @@ import torch
 import inna_core
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import CACHE_BLOCK_NUMEL, LOW_PRECISION, TORCH, Tensors, update_in_blocks
+from inna_torch._tensors import LOW_PRECISION, TORCH, Tensors, update_in_blocks
 
 
 def inna(hyper: Hyperparameters, step: float, theta: Tensors, g: Tensors, v: Tensors) -> None:
@@ -62,7 +62,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     function: Any = FUNCTIONS.get(type(hyper.algorithm))
     if function is None or not hyper.on_host or "compensation" in batch.slots or batch.step is None:
         return None
-    if not batch.native or batch.dtype in LOW_PRECISION or batch.dtype != batch.grad_dtype:
+    if not batch.native or batch.dtype in LOW_PRECISION or batch.dtype != batch.grads[0].dtype:
         return None
     columns = batch.columns
     if batch.device.type == "cpu" and batch.dense and len(batch.slots) > 1:
@@ -71,5 +71,5 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
             function(hyper, batch.step, *([x] for x in row))
 
         # temporaries of one block, which stays in the cache
-        return lambda: update_in_blocks(update, columns, CACHE_BLOCK_NUMEL)
+        return lambda: update_in_blocks(update, columns)
     return lambda: function(hyper, batch.step, *columns)

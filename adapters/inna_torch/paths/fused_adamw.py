@@ -29,7 +29,7 @@ import torch
 
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import TORCH, Tensors, block_numel, blocks, flatten, unflatten
+from inna_torch._tensors import TORCH, block_numel, blocks, flatten
 from inna_torch.paths import fused_sgd
 
 MAX_AMPLIFICATION = 1.0
@@ -129,9 +129,7 @@ def adamw_step(
 
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
-    if batch.device.type not in DEVICES or not hyper.on_host or "compensation" in batch.slots or batch.step is None:
-        return None
-    if not (batch.dense and batch.native and batch.dtype == batch.grad_dtype in (torch.float32, torch.float64)):
+    if not (batch.suits_kernels() and hyper.on_host and batch.device.type in DEVICES) or batch.step is None:
         return None
     algorithm = hyper.algorithm
     step = adamw_step(
@@ -149,40 +147,27 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
 
 
 def run(step: AdamWStep, sigma: float, batch: Batch) -> None:
-    """Make the step, in blocks that stay in the cache between the kernels and that small tensors share."""
-    for theta, grads, v, s in blocks(batch.columns, block_numel(batch.device)):
+    """Make the step, in blocks that stay in the cache from kernel to kernel."""
+    for theta, grads, v, s in blocks(batch.columns, block_numel(batch.params)):
         if step.push:
             TORCH._foreach_add_(v, theta, alpha=step.push)
-        # the kernel is left holding the first moment, which with the first decay rate 0 is the gradient itself
-        if len(theta) == 1:
-            x, second_moment, gradient = v[0].clone(), s[0], grads[0].clone()
-        else:
-            x, second_moment, gradient = flatten(v), flatten(s), flatten(grads)
-        kernel(x, gradient, second_moment, step, sigma)
-        directions = unflatten(x, v)
-        if len(theta) > 1:
-            TORCH._foreach_copy_(s, unflatten(second_moment, s))
-        gradient_step(theta, directions, step.parameter)
+        lengths = list(map(torch.Tensor.numel, v))
+        flat = flatten(v)
+        x = flat.split_with_sizes(lengths)
+        # the kernel adds 0 times the old first moment, which must be finite, and leaves the gradient there
+        moments = torch.zeros_like(flat).split_with_sizes(lengths)
+        TORCH._fused_adamw_(
+            *(x, grads, moments, s, [], [INF_STEP] * len(v)),
+            lr=step.lr,
+            beta1=0.0,
+            beta2=sigma,
+            weight_decay=0.0,
+            eps=step.eps,
+            amsgrad=False,
+            maximize=False,
+        )
+        fused_sgd.kernel(theta, x, [], lr=step.parameter.lr, weight_decay=step.parameter.weight_decay)
         if step.velocity is None:
             TORCH._foreach_mul_(v, step.shrink)
         else:
-            gradient_step(v, directions, step.velocity)
-
-
-def kernel(x: torch.Tensor, gradient: torch.Tensor, second_moment: torch.Tensor, step: AdamWStep, sigma: float) -> None:
-    """Call torch's AdamW kernel on dense tensors that are alike in memory, its first decay rate 0."""
-    TORCH._fused_adamw_(
-        *([x], [gradient], [gradient], [second_moment], [], [INF_STEP]),
-        lr=step.lr,
-        beta1=0.0,
-        beta2=sigma,
-        weight_decay=0.0,
-        eps=step.eps,
-        amsgrad=False,
-        maximize=False,
-    )
-
-
-def gradient_step(y: Tensors, x: Tensors, step: GradientStep) -> None:
-    """Apply torch's SGD kernel, without momentum, to dense tensors."""
-    fused_sgd.kernel(y, x, [], lr=step.lr, weight_decay=step.weight_decay)
+            fused_sgd.kernel(v, x, [], lr=step.velocity.lr, weight_decay=step.velocity.weight_decay)

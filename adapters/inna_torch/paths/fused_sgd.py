@@ -48,7 +48,7 @@ momentum in deep learning. ICML 2013. The identity is elementary algebra on the 
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -56,7 +56,7 @@ import torch
 
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import TORCH, Tensors, local_shard
+from inna_torch._tensors import TORCH, Tensor, Tensors, local_shard
 
 MAX_AMPLIFICATION = 2.0
 DEVICES = ("cpu", "cuda", "mps") if hasattr(torch, "_fused_sgd_") else ()
@@ -90,7 +90,6 @@ class KernelStep:
     gradient: float = 0.0
 
 
-@functools.lru_cache(maxsize=64)
 def scaled_step(
     lr: float, *, alpha: float, beta: float, eps: float, scale: float | None = None, scalar_eps: float = 2.0**-53
 ) -> KernelStep | None:
@@ -141,7 +140,6 @@ def scaled_step(
     )
 
 
-@functools.lru_cache(maxsize=64)
 def unscaled_step(
     lr: float, *, alpha: float, beta: float, eps: float, scalar_eps: float = 2.0**-53
 ) -> KernelStep | None:
@@ -163,25 +161,34 @@ def unscaled_step(
     return KernelStep(momentum=r, dampening=1 + c, lr=-gamma / r, gradient=-gamma * gap / r)
 
 
+@functools.lru_cache(maxsize=256)
+def kernel_step(
+    lr: float, alpha: float, beta: float, dtype: torch.dtype, device: str, scale: float | None, scaled: bool = True
+) -> KernelStep | None:
+    """Return the kernel's arguments on a device, or None where it cannot make the step accurately."""
+    limits = {
+        "eps": torch.finfo(dtype).eps,
+        "scalar_eps": 2.0**-24 if dtype == torch.float32 and device != "cpu" else 2.0**-53,
+    }
+    if scaled:
+        step = scaled_step(lr, alpha=alpha, beta=beta, scale=scale, **limits)
+    else:
+        step = unscaled_step(lr, alpha=alpha, beta=beta, **limits)
+    # on accelerators the kernel demands a positive momentum, so no alpha * lr of 1 or more
+    return step if step is not None and (device == "cpu" or step.momentum > 0) else None
+
+
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
-    if batch.device.type not in DEVICES or not hyper.on_host or "compensation" in batch.slots:
+    device = batch.device.type
+    if not (batch.suits_kernels() and hyper.on_host and device in DEVICES):
         return None
-    if not (batch.dense and batch.native and batch.dtype == batch.grad_dtype in (torch.float32, torch.float64)):
-        return None
-    on_cpu = batch.device.type == "cpu"
-    limits = {
-        "eps": torch.finfo(batch.dtype).eps,
-        "scalar_eps": 2.0**-24 if batch.dtype == torch.float32 and not on_cpu else 2.0**-53,
-    }
-    dampings = {"alpha": hyper.algorithm.alpha, "beta": hyper.algorithm.beta}
+    arguments = hyper.lr, hyper.algorithm.alpha, hyper.algorithm.beta, batch.dtype, device
     if batch.scaled:
-        scale = batch.states[0].scale
-        step = scaled_step(hyper.lr, scale=scale, **dampings, **limits) or scaled_step(hyper.lr, **dampings, **limits)
+        step = kernel_step(*arguments, batch.states[0].scale) or kernel_step(*arguments, None)
     else:
-        step = unscaled_step(hyper.lr, **dampings, **limits)
-    # on accelerators the kernel demands a positive momentum, so no alpha * lr of 1 or more
-    if step is None or not (on_cpu or step.momentum > 0):
+        step = kernel_step(*arguments, None, scaled=False)
+    if step is None:
         return None
 
     def run() -> None:
@@ -196,7 +203,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
         if step.gradient:
             TORCH._foreach_add_(params, grads, alpha=-step.gradient if hyper.maximize else step.gradient)
         kernel(
-            *([params, grads, buffers] if on_cpu else equal_strides([params, grads, buffers])),
+            *([params, grads, buffers] if device == "cpu" else equal_strides([params, grads, buffers])),
             momentum=step.momentum,
             lr=step.lr,
             dampening=step.dampening,
@@ -228,9 +235,9 @@ def scaled_velocities(batch: Batch, scale: float) -> Tensors:
 
 
 def kernel(
-    params: Tensors,
-    grads: Tensors,
-    buffers: Tensors,
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    buffers: Sequence[Tensor],
     *,
     lr: float,
     weight_decay: float = 0.0,

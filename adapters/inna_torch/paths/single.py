@@ -14,9 +14,9 @@ import torch
 
 from inna_core.compensation import compensated_increment
 from inna_core.weight_decay import update_with_decay
-from inna_torch._batch import Batch, entries
+from inna_torch._batch import Batch, held_entries
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import LOW_PRECISION, Tensor, Tensors, block_numel, state_dtype, update_in_blocks
+from inna_torch._tensors import LOW_PRECISION, Tensor, Tensors, state_dtype, update_in_blocks
 
 THETA = "theta"
 
@@ -97,17 +97,16 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None]:
     if hyper.differentiable:
         return partial(differentiable_step, batch, hyper)
     if batch.native and batch.dense and batch.step is not None:
-        # counters have the device of the tensors that they are combined with
-        k = torch.tensor(batch.step, device=batch.device)
+        k = torch.tensor(batch.step, device="cpu")
 
         def update(row: Tensors) -> None:
             update_in_place(hyper, row[0], row[1], {**dict(zip(names, row[2:], strict=True)), "step": k})
 
-        return lambda: update_in_blocks(update, batch.columns, block_numel(batch.device))
+        return lambda: update_in_blocks(update, batch.columns)
 
     def run() -> None:
-        for state, p, g, *slots in zip(batch.states, *batch.columns, strict=True):
-            k = torch.tensor(batch.step, device="cpu") if batch.step is not None else entries(state).get("step")
+        for held, p, g, *slots in zip(held_entries(batch.states), *batch.columns, strict=True):
+            k = held.get("step") if batch.step is None else torch.tensor(batch.step, device="cpu")
             update_in_place(hyper, p, g, {**dict(zip(names, slots, strict=True)), "step": k})
 
     return run
@@ -128,8 +127,7 @@ def update_in_place(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[st
 
 def differentiable_step(batch: Batch, hyper: Hyperparameters) -> None:
     """Update parameters in place, and put new tensors into their states, so that autograd may go through both."""
-    for state, p, g, *slots in zip(batch.states, *batch.columns, strict=True):
-        held = entries(state)
+    for held, p, g, *slots in zip(held_entries(batch.states), *batch.columns, strict=True):
         row = dict(zip(batch.slots, slots, strict=True))
         # autograd needs the old parameter after it was overwritten
         new = updated(hyper, p.clone(), g, {**row, "step": held.get("step")})
