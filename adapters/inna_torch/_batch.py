@@ -135,7 +135,7 @@ def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters
             slots = [[entries[name] for entries in held] for name in names]
         steps = steps_before(held, hyper)
         columns = [owners, grads, *slots]
-        if len(set(steps)) == 1 == len(set(map(type, own_states))) and not hyper.differentiable and alike(columns):
+        if len(set(steps)) == 1 == len(set(map(type, own_states))) and not (hyper.differentiable or hyper.capturable) and alike(columns):
             batches.append(Batch(owners, grads, dict(zip(names, slots, strict=True)), own_states, steps[0], True, True))
         else:
             batches += split(columns, names, own_states, steps, hyper)

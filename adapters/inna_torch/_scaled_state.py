@@ -60,6 +60,10 @@ class ScaledState(MutableMapping[str, Any]):
     def __ror__(self, other: Any) -> dict[str, Any]:
         return dict(other) | dict(self)
 
+    def __ior__(self, other: Any) -> "ScaledState":
+        self.update(other)
+        return self
+
     def __repr__(self) -> str:
         return repr(dict(self))
 

@@ -98,7 +98,7 @@ def test_the_compensated_sum_is_the_same_on_every_host(host: Host, dtype: str, o
 def test_torch_rounds_by_bits_as_it_casts(dtype: str) -> None:
     """All numbers of the dtype, the ties between them and their neighbours, beyond the largest, infinite, NaN."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    single = pytest.importorskip("inna_torch._single")
+    single = pytest.importorskip("inna_torch.paths.single")
     narrow = getattr(torch, dtype)
     numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(narrow).float()
     odd_ones = torch.tensor([2**31 - 1, -1, 0x7F800001], dtype=torch.int32).view(torch.float32)  # other NaNs

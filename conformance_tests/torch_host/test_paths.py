@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 import inna_torch  # noqa: E402
 from conformance_tests.matrix.hosts import no_compiler  # noqa: E402
 from inna_core import INNA as CORE_INNA  # noqa: E402
-from inna_torch import _shell, _single  # noqa: E402
+from inna_torch import _tensors  # noqa: E402
+from inna_torch.paths import compiled as compiled_path  # noqa: E402
 
 SHAPES = ((), (7,), (3, 4), (2, 3, 4, 5), (0, 5))
 PATHS: dict[str, dict[str, Any]] = {
@@ -162,7 +163,7 @@ def test_memory_layouts(optimizer: Any, flags: dict[str, Any], layout: str) -> N
 @pytest.mark.parametrize("flags", [{"fused": True}, {"foreach": True}, {"published_decay": True}], ids=str)
 def test_large_tensors_are_updated_block_by_block(flags: dict[str, Any], monkeypatch: Any) -> None:
     """Blocks cut tensors of equal layout, and take others whole."""
-    monkeypatch.setattr(_shell, "CACHED", 10**9)  # so that the plain path takes them whole
+    monkeypatch.setattr(_tensors, "CACHE_BLOCK_NUMEL", 2**10)
     shapes = ((300_000,), (5,), (400, 400), (3, 100, 10, 10))
     ours, plain = parameters(torch.float64, shapes), parameters(torch.float64, shapes)
     ours[2].data = ours[2].data.t().contiguous().t()
@@ -190,7 +191,7 @@ def graphs() -> int:
 def test_one_graph_serves_all_lengths_and_numbers(optimizer: Any) -> None:
     """Whatever the shapes, their number, and the hyperparameters."""
     torch._dynamo.reset()
-    _single.compiled_loop.cache_clear()
+    compiled_path.compiled_update.cache_clear()
     started = graphs()
     for shapes in (((20_000,),), ((2,), (7, 3), (40_000,), (130, 3, 50)), ((2, 2, 2, 2),)):
         ours, plain = (parameters(torch.float32, shapes) for _ in range(2))
@@ -222,7 +223,7 @@ TAKES_COMPILED: dict[str, tuple[Any, dict[str, Any], str, int, bool]] = {
 def test_compiled_code_is_taken_where_it_pays(row: str) -> None:
     optimizer, flags, dtype, length, takes = TAKES_COMPILED[row]
     torch._dynamo.reset()
-    _single.compiled_loop.cache_clear()
+    compiled_path.compiled_update.cache_clear()
     params, started = parameters(getattr(torch, dtype), ((length,),)), graphs()
     instance = optimizer(params, compiled=True, **flags)
     for k in range(3):
@@ -235,7 +236,7 @@ def test_without_a_compiler_nothing_changes(monkeypatch: Any) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError("no compiler")
 
-    _single.compiled_loop.cache_clear()
+    compiled_path.compiled_update.cache_clear()
     monkeypatch.setattr(torch, "compile", fail)
     params = parameters()
     instance = inna_torch.INNA(
@@ -261,7 +262,7 @@ def test_the_plain_path_takes_large_tensors_in_pieces(optimizer: Any, dtype: str
         ours[1].grad = ours[1].grad.t().contiguous().t()
         set_gradients(plain, k)
         with monkeypatch.context() as patch:
-            patch.setattr(_shell, "CACHED", 64)
+            patch.setattr(_tensors, "CACHE_BLOCK_NUMEL", 64)
             a.step()
         b.step()
     for p, q in zip(ours, plain, strict=True):
@@ -308,7 +309,7 @@ def test_a_compiled_step_leaves_the_record_of_warnings_alone() -> None:
 @COMPILES
 def test_gradients_with_a_graph_need_no_other_code() -> None:
     torch._dynamo.reset()
-    _single.compiled_loop.cache_clear()
+    compiled_path.compiled_update.cache_clear()
     (p,), started = parameters(torch.bfloat16, ((40,),)), graphs()
     instance = inna_torch.INNA([p], lr=0.05, compiled=True)
     for create_graph in (False, True):
