@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -69,17 +69,16 @@ class Hyperparameters:
 
     def numbers(self) -> tuple[Any, ...]:
         """Return lr, weight decay and the algorithm's hyperparameters, in the order of its fields."""
-        return (self.lr, self.weight_decay, *astuple(self.algorithm))
+        return (self.lr, self.weight_decay, *(getattr(self.algorithm, name) for name in self.algorithm.__match_args__))
+
+
+def entry_names(algorithm: Any) -> tuple[str, ...]:
+    return ("lr", "weight_decay", *algorithm.__match_args__, *FLAGS)
 
 
 @functools.cache
 def entry_getter(algorithm: type[Algorithm]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     return itemgetter(*entry_names(algorithm))
-
-
-@functools.cache
-def entry_names(algorithm: type[Algorithm]) -> tuple[str, ...]:
-    return ("lr", "weight_decay", *(field.name for field in fields(algorithm)), *FLAGS)  # type: ignore[arg-type]
 
 
 def hyperparameters(algorithm: type[Algorithm], group: Mapping[str, Any]) -> Hyperparameters:
@@ -97,15 +96,15 @@ def hyperparameters(algorithm: type[Algorithm], group: Mapping[str, Any]) -> Hyp
     entries = entry_getter(algorithm)(group)
     # a tensor may be written in place, so what was found of it does not last
     immutable = IMMUTABLE.issuperset(map(type, entries))
-    return (validated if immutable else validated.__wrapped__)(algorithm, *entries)
+    return (validated if immutable else validate)(algorithm, *entries)
 
 
-@functools.lru_cache(maxsize=256, typed=True)
-def validated(algorithm: type[Algorithm], *entries: Any) -> Hyperparameters:
+def validate(algorithm: Any, *entries: Any) -> Hyperparameters:
+    """Return the hyperparameters of a group with these entries, in the order of `entry_names`."""
     named = dict(zip(entry_names(algorithm), entries, strict=True))
     flags = {name: named.pop(name) for name in FLAGS}
     for name, value in flags.items():
-        if not any(value is allowed for allowed in FLAGS[name]):
+        if not any([value is allowed for allowed in FLAGS[name]]):
             raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, FLAGS[name]))})")
     for name, other in EXCLUSIVE:
         if flags[name] and flags[other]:
@@ -113,11 +112,14 @@ def validated(algorithm: type[Algorithm], *entries: Any) -> Hyperparameters:
             raise ValueError(f"Invalid {name}: True (expected False{unset} where {other} is True)")
     numbers = {name: scalar(name, value) for name, value in named.items()}
     tensors = [x for x in numbers.values() if isinstance(x, torch.Tensor)]
-    if all(x.device.type == "cpu" for x in tensors) and not (flags["capturable"] or flags["differentiable"]):
+    if tensors and not (flags["capturable"] or flags["differentiable"] or any([not x.is_cpu for x in tensors])):
         numbers = {name: float(x) for name, x in numbers.items()}  # costs little, and lets the values be validated
         tensors = []
     lr, weight_decay = (checked_number(name, numbers.pop(name)) for name in ("lr", "weight_decay"))
-    return Hyperparameters(algorithm(**numbers), lr, weight_decay, not tensors, **flags)  # type: ignore[arg-type]
+    return Hyperparameters(algorithm(**numbers), lr, weight_decay, not tensors, **flags)
+
+
+validated = functools.lru_cache(maxsize=256, typed=True)(validate)
 
 
 def scalar(name: str, value: Any) -> Any:

@@ -11,7 +11,7 @@ from torch.optim.optimizer import _get_scalar_dtype, _use_grad_for_differentiabl
 
 from inna_core.algorithm import Algorithm
 from inna_torch._batch import Batch, gather, held_entries
-from inna_torch._hyperparameters import FLAGS_OF_OLD_STATES, Hyperparameters, hyperparameters
+from inna_torch._hyperparameters import FLAGS_OF_OLD_STATES, Hyperparameters, entry_names, hyperparameters, validate
 from inna_torch._scaled_state import ScaledState
 from inna_torch._tensors import NATIVE_TENSOR_TYPES, TORCH, Tensor, is_expanded, state_dtype
 from inna_torch.paths import fused_sgd, select, single
@@ -130,8 +130,9 @@ class Elementwise(Optimizer):
         fields = self.algorithm.state_type._fields  # type: ignore[attr-defined]
         columns: list[list[Tensor]] = [[] for _ in range(3 + len(fields))]
         self._init_group(group, *columns)
-        # Dynamo shows `capturable=True`, which would contradict other flags
-        hyper = hyperparameters(self.algorithm, {**group, **FLAGS_OF_OLD_STATES})
+        # Dynamo shows `capturable=True`, which may contradict other flags; a tensor's value is not to be read
+        entries = {**group, **FLAGS_OF_OLD_STATES, "published_decay": group["published_decay"], "capturable": True}
+        hyper = validate(self.algorithm, *(entries[name] for name in entry_names(self.algorithm)))
         for p, g, *state, compensation in zip(*columns, strict=True):
             named = dict(zip(fields, state, strict=True))
             if compensation is not p:

@@ -3,7 +3,6 @@
 import functools
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -47,7 +46,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
 
 @functools.cache
 def compiled_update(
-    algorithm: type,
+    algorithm: Any,
     names: tuple[str, ...],
     dtype: torch.dtype,
     grad_dtype: torch.dtype,
@@ -98,7 +97,7 @@ def compiled_update(
         return torch.zeros(TRACED_NUMEL, dtype=dtype, device=device)
 
     slots = [zeros(dtype if name == "compensation" else state_dtype(dtype)) for name in names]
-    numbers = torch.zeros(3 + len(fields(algorithm)), dtype=torch.float64, device=device)
+    numbers = torch.zeros(3 + len(algorithm.__match_args__), dtype=torch.float64, device=device)
     arguments = [numbers, zeros(dtype), zeros(grad_dtype), *slots]
     try:
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():

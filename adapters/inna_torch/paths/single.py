@@ -5,7 +5,6 @@ and compensated sums.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -143,7 +142,7 @@ def differentiable_step(batch: Batch, hyper: Hyperparameters) -> None:
 def updated(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[str, Any]) -> dict[str, Tensor]:
     dtype = state_dtype(p.dtype)
     algorithm = type(hyper.algorithm)(
-        **{field.name: scalar(getattr(hyper.algorithm, field.name), p, dtype) for field in fields(hyper.algorithm)}
+        **{name: scalar(getattr(hyper.algorithm, name), p, dtype) for name in hyper.algorithm.__match_args__}
     )
     lr, weight_decay = scalar(hyper.lr, p, dtype), scalar(hyper.weight_decay, p, dtype)
     flags = {"published": hyper.published_decay, "maximize": hyper.maximize}
