@@ -43,7 +43,7 @@ def update_with_decay(
         algorithm: an algorithm of this package whose state has a velocity.
         grad: gradient at theta, like theta in shape, dtype and device.
         state: from the algorithm's `init` or the previous update.
-        theta: parameter, any shape, real floating point.
+        theta: parameter, any shape, real or complex floating point.
         lr: step size gamma >= 0, a float or a 0-d array of theta's dtype.
         weight_decay: rate lambda >= 0, a float or a 0-d array of theta's dtype.
         published: decay as the published code of INNAprop does, to repeat its experiments.
