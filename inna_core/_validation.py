@@ -28,7 +28,9 @@ def checked_number(name: str, value: Any, *, positive: bool = False, below: floa
     """
     lowest = "> 0" if positive else ">= 0"
     expected = f"a finite number {lowest}" if below == math.inf else f"a number {lowest} and < {below:g}"
-    if type(value).__module__ == "numpy" and is_real_floating(value) and value.shape == ():
+    if type(value) is float:  # first, since torch.compile's symbolic floats know no attributes
+        number = value
+    elif type(value).__module__ == "numpy" and is_real_floating(value) and value.shape == ():
         number = float(value)  # a NumPy array has nothing to wait for
     elif isinstance(value, Real) and not isinstance(value, bool):
         try:
@@ -127,7 +129,7 @@ def check_update(xp: Any, state_type: type, grad: Any, state: Any, theta: Any, h
 def check_scalars(scalars: dict[str, Any], theta: Any) -> None:
     """Refuse 0-d arrays whose dtype is not the parameter's, unless their product with it has the parameter's dtype."""
     for name, value in scalars.items():
-        if hasattr(value, "dtype") and value.dtype != theta.dtype and not keeps_dtype(value, theta):
+        if type(value) is not float and value.dtype != theta.dtype and not keeps_dtype(value, theta):
             own = f"the real dtype of theta's {theta.dtype}" if is_complex(theta) else f"theta's {theta.dtype}"
             raise TypeError(f"Invalid {name}: a 0-d array of dtype {value.dtype} (expected a Python float or {own})")
 

@@ -145,7 +145,7 @@ class INNAprop:
         g, v, s = grad, state.velocity, state.second_moment
         if is_narrow(theta):
             g, v, s = (ns.astype(x, ns.float32) for x in (g, v, s))
-            hyper = {k: ns.astype(x, ns.float32) if hasattr(x, "dtype") else x for k, x in hyper.items()}
+            hyper = {k: x if type(x) is float else ns.astype(x, ns.float32) for k, x in hyper.items()}
         if is_complex(theta):
             s = ns.real(s)
         if state.step.dtype != s.dtype:
