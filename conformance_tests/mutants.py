@@ -59,6 +59,8 @@ MUTANTS = (
     Mutant("dtype not compared", "inna_core/_validation.py", "if array.dtype != theta.dtype:", "if False:", f"{CORE} or ({NUMPY})"),
     Mutant("float64 scalars let through", "inna_core/_validation.py", "    return number\n\n\n", "    return value\n\n\n", CORE),
     Mutant("0-d results left as scalars", "inna_core/_validation.py", "return x[...] if", "return x if", NUMPY),
+    Mutant("complex gradients squared, not their modulus", "inna_core/_validation.py", "ns.real(ns.conj(x) * x) if is_complex(x) else x * x", "x * x", "test_complex and numpy"),
+    Mutant("optax: state not computed after the parameters", "inna_core/evaluation_order.py", "grad * one_after(written, xp)", "grad", "copies_nothing"),
     Mutant("second moment of g, not g^2", PROP, "* squared_modulus(g, ns)", "* g", NUMPY),
     Mutant("sigma and 1 - sigma swapped", PROP, "sigma * s + (1 - sigma)", "(1 - sigma) * s + sigma", NUMPY),
     Mutant("no bias correction", PROP, "s_hat = s * (1 / -ns.expm1(k * log(sigma, ns)))", "s_hat = s", NUMPY),
