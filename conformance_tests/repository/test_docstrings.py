@@ -24,7 +24,16 @@ NEEDS: dict[str, tuple[tuple[str, ...], tuple[dict[str, str], ...]]] = {
 WITH_EXAMPLES = {
     *(
         f"inna_core.{name}"
-        for name in ("inna", "innaprop", "psi", "compensation", "weight_decay", "dynamics", "schedules")
+        for name in (
+            "inna",
+            "innaprop",
+            "psi",
+            "compensation",
+            "weight_decay",
+            "dynamics",
+            "evaluation_order",
+            "schedules",
+        )
     ),
     "inna_torch.optimizers",
     "inna_optax.transforms",
