@@ -12,7 +12,7 @@ import pytest
 
 from conformance_tests.newton.subproblems import BOUNDED, KINDS, Subproblem, residual, subproblem, value
 from inna_core import NewtonStatus, newton_step_sizes
-from inna_core.newton_summary import Summary, nonnegative_step_sizes, proportional_step_sizes
+from inna_core.newton import Summary, nonnegative_step_sizes, proportional_step_sizes
 
 N_INSTANCES = 10_000
 
