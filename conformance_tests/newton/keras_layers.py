@@ -38,7 +38,7 @@ LAYERS: dict[str, Any] = {
     "AveragePooling2D": lambda: layers.AveragePooling2D(2),
     "GlobalAveragePooling2D": lambda: layers.GlobalAveragePooling2D(),
     "LayerNormalization": lambda: layers.LayerNormalization(epsilon=0.1),
-    "LayerNormalization, first axes": lambda: layers.LayerNormalization((1, 2), epsilon=0.1),
+    "LayerNormalization, axes apart": lambda: layers.LayerNormalization((1, 3), epsilon=0.1),
     "BatchNormalization": lambda: layers.BatchNormalization(),
     "BatchNormalization, second axis": lambda: layers.BatchNormalization(axis=1),
     "GroupNormalization": lambda: layers.GroupNormalization(2, epsilon=0.1),
@@ -58,7 +58,7 @@ LAYERS: dict[str, Any] = {
 INPUT_SHAPES = {2: (6, 4), 3: (4, 5, 4), 4: (3, 4, 4, 2)}
 RANK = {
     "Conv1D": 3,
-    "LayerNormalization, first axes": 4,
+    "LayerNormalization, axes apart": 4,
     "BatchNormalization, second axis": 3,
     "SimpleRNN": 3,
     **dict.fromkeys([name for name in LAYERS if "2D" in name], 4),

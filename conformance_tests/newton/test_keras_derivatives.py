@@ -38,7 +38,7 @@ def test_keras_promotes_float64_to_float32_but_on_tensorflow(backend: str, worke
 KERAS_LAYERS = (
     *("Dense", "Conv1D", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "SimpleRNN", "Embedding"),
     *("MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "LayerNormalization", "BatchNormalization"),
-    *("LayerNormalization, first axes", "BatchNormalization, second axis", "GroupNormalization", "RMSNormalization"),
+    *("LayerNormalization, axes apart", "BatchNormalization, second axis", "GroupNormalization", "RMSNormalization"),
     *("UnitNormalization", "nested layers", "moments of one's own"),
     *("relu", "gelu", "silu", "softplus", "softmax"),
 )
