@@ -1,9 +1,9 @@
 """Derivatives of a loss along a direction split into groups, on Keras' TensorFlow, JAX and torch backends.
 
 On JAX and TensorFlow the entries of the gradient of phi(mu) = L(theta + sum_s mu_s u_s) are differentiated one by one
-with respect to those that follow; on torch `inna_torch` does it. No layer and no global state is touched: operations
-with wrong derivatives are replaced by a mode of the calling thread on torch, and in the graph of the loss on
-TensorFlow. The equations are in `inna_core.newton.step_sizes`.
+with respect to those that follow; on torch `inna_torch` does it. No layer is touched: operations with wrong derivatives
+are replaced by a mode of the calling thread on torch, and in the graph of the loss on TensorFlow. The equations are in
+`inna_core.newton.step_sizes`.
 """
 
 from collections.abc import Callable, Sequence
