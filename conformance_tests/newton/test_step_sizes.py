@@ -27,7 +27,7 @@ SINGLETONS = Subproblem(
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_the_example_worked_by_hand(framework: str) -> None:
+def test_step_sizes_of_the_hand_computed_example(framework: str) -> None:
     """L = (t1^2 + 2 t2^2)/2 + t1 t2 t3 + t3^3/6 at (1, 2, 3), along its gradient, in two groups, one, and three."""
     make, solve = FRAMEWORKS[framework]()
     for p, damping, want, radius in (
@@ -47,7 +47,7 @@ def test_the_example_worked_by_hand(framework: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name != "numpy"])
-def test_frameworks_agree(framework: str, kind: str) -> None:
+def test_frameworks_agree_with_numpy(framework: str, kind: str) -> None:
     make, solve = FRAMEWORKS[framework]()
     for seed in range(4):
         p = subproblem(kind, seed, size=5)
@@ -67,7 +67,7 @@ def test_frameworks_agree(framework: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ten_thousand_subproblems(kind: str) -> None:
+def test_ten_thousand_solutions_meet_the_optimality_conditions(kind: str) -> None:
     """Residual at most 1e-10 and M(r) positive semidefinite to -1e-10 where a minimiser exists, status otherwise."""
     for seed in range(math.ceil(N_INSTANCES / len(KINDS))):
         p = subproblem(kind, seed)
@@ -114,7 +114,7 @@ def by_bisection(p: Subproblem) -> list[Any]:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("kind", ["definite", "indefinite", "singular", "graded", "some zero thirds", "rank one"])
-def test_against_50_digits(kind: str, seed: int) -> None:
+def test_solutions_agree_with_bisection_in_50_digits(kind: str, seed: int) -> None:
     p = subproblem(kind, 1000 + seed, size=4)
     eta, want = solved(p).eta, by_bisection(p)
     # in units of each group's curvature, in which the entries of eta compare
@@ -123,7 +123,7 @@ def test_against_50_digits(kind: str, seed: int) -> None:
     assert max(abs(w - e) / u for w, e, u in zip(want, eta, unit, strict=True)) <= 1e-10 * scale
 
 
-def test_no_step_size_has_a_lower_value() -> None:
+def test_no_other_step_sizes_have_a_lower_value() -> None:
     """Global minimisers: 200 random step sizes around the result, near and far, and its mirror image, are no better."""
     rng = np.random.default_rng(0)
     for kind in BOUNDED:
@@ -181,7 +181,7 @@ def test_one_scalar_per_group_is_newtons_step(seed: int) -> None:
 # --- the rest of the contract
 
 
-def test_a_group_without_information_stays() -> None:
+def test_an_uninformative_group_gets_step_size_zero() -> None:
     p = subproblem("zero rows", 3, size=8)
     zero = p.third == 0
     assert 0 < zero.sum() < 8
@@ -190,7 +190,7 @@ def test_a_group_without_information_stays() -> None:
     assert np.all(eta[~zero] != 0)
 
 
-def test_a_group_with_a_gradient_alone_stays_and_is_reported() -> None:
+def test_a_linear_unbounded_group_gets_step_size_zero_and_is_reported() -> None:
     result = newton_step_sizes(np.asarray([1.0, 1.0]), np.diag([0.0, 2.0]), np.zeros(2), damping=1.0)
     assert result.eta.tolist() == [0.0, 0.5]
     assert int(result.status) == NewtonStatus.CONVEXIFIED
@@ -285,7 +285,7 @@ def test_inputs_are_not_changed() -> None:
         ({"hessian": None}, TypeError, "Invalid hessian: None (expected an array)"),
     ],
 )
-def test_refusals(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_arguments_are_refused(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     good = {"gradient": np.ones(2), "hessian": np.eye(2), "third": np.ones(2), "damping": 1.0}
     with pytest.raises(error) as caught:
         newton_step_sizes(**{**good, **changes})
