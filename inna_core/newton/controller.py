@@ -203,10 +203,8 @@ class StepSizes:
         """
         xp = array_namespace(*summary)
         g, H, T = (xp.zeros((self.window, *x.shape), dtype=x.dtype) for x in summary)
-        zero = xp.asarray(0, dtype=xp.int32)
-        return StepSizeState(
-            zero, g, H, T, xp.zeros_like(g[0, :]), xp.full_like(g[0, :], xp.inf), xp.zeros_like(g[0, 0]), zero + 0
-        )
+        zero, eta = xp.asarray(0, dtype=xp.int32), xp.zeros_like(g[0, :])
+        return StepSizeState(zero, g, H, T, eta, xp.full_like(eta, xp.inf), xp.zeros_like(g[0, 0]), zero + 0)
 
     def check_state(self, state: Mapping[str, Any], size: int) -> None:
         """Refuse a saved state, given by field, whose shapes are not those of this rule and S groups.
