@@ -40,6 +40,7 @@ WITH_EXAMPLES = {
     *(f"inna_torch.newton.{name}" for name in ("derivatives", "optimizer")),
     *(f"inna_optax.newton.{name}" for name in ("derivatives", "transform")),
     *(f"inna_keras.newton.{name}" for name in ("derivatives", "trainer")),
+    *(f"inna_torch.paths.{name}" for name in ("fused_sgd", "fused_adamw")),
     "inna_torch.optimizers",
     "inna_optax.transforms",
     "inna_keras.optimizers",
