@@ -133,7 +133,7 @@ class INNAprop:
         g, v, s, wide_theta = grad, state.velocity, state.second_moment, theta
         if is_narrow(theta):
             g, v, s, wide_theta = (ns.astype(x, ns.float32) for x in (g, v, s, theta))
-            hyper = {k: ns.astype(x, ns.float32) if hasattr(x, "dtype") else x for k, x in hyper.items()}
+            hyper = {k: x if type(x) is float else ns.astype(x, ns.float32) for k, x in hyper.items()}
         if state.step.dtype != g.dtype:
             raise TypeError(f"Invalid state.step: dtype {state.step.dtype} (expected {g.dtype})")
         gamma, alpha, beta, sigma, eps = (hyper[name] for name in ("lr", "alpha", "beta", "sigma", "eps"))
