@@ -207,5 +207,5 @@ def test_numbers_in_tensors_are_validated_at_construction(optimizer: Any, row: s
 
 @EACH
 def test_fused_is_refused_on_devices_without_kernels(optimizer: Any) -> None:
-    with pytest.raises(RuntimeError, match="Invalid fused: True .* meta"):
+    with pytest.raises(RuntimeError, match=r"Invalid fused: True .* meta"):
         optimizer([torch.nn.Parameter(torch.empty(3, device="meta"))], fused=True)
