@@ -140,7 +140,11 @@ def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hype
         slots = [[entries[name] for entries in held] for name in names]
     steps = steps_before(held, hyper)
     columns = [owners, grads, *slots]
-    if alike(columns) and len(set(steps)) == 1 == len(set(map(type, states))) and not (hyper.differentiable or hyper.capturable):
+    if (
+        alike(columns)
+        and len(set(steps)) == 1 == len(set(map(type, states)))
+        and not (hyper.differentiable or hyper.capturable)
+    ):
         named = dict(zip(names, slots, strict=True))
         return [Batch(owners, grads, named, states, steps[0], dtype, owners[0].device, True, True)]
     return split(columns, names, states, steps, hyper)
@@ -279,11 +283,15 @@ def check_columns(columns: list[Tensors], names: list[str]) -> None:
     """Refuse gradients and slots that do not fit their parameters, all of one dtype."""
     params, grads, *slots = columns
     for layout in set(map(LAYOUT, grads)) - {torch.strided}:
-        raise RuntimeError(f"Invalid grad: layout {layout} (expected torch.strided: sparse gradients are not supported)")
+        raise RuntimeError(
+            f"Invalid grad: layout {layout} (expected torch.strided: sparse gradients are not supported)"
+        )
     shapes, dtype = list(map(SHAPE, params)), params[0].dtype
     for name, column in zip(("grad", *names), columns[1:], strict=True):
         if list(map(SHAPE, column)) != shapes or list(map(DEVICE, column)) != list(map(DEVICE, params)):
-            x, p = next((x, p) for x, p in zip(column, params, strict=True) if x.shape != p.shape or x.device != p.device)
+            x, p = next(
+                (x, p) for x, p in zip(column, params, strict=True) if x.shape != p.shape or x.device != p.device
+            )
             argument, what = ("grad", "") if name == "grad" else ("state", f"{name} of ")
             raise ValueError(
                 f"Invalid {argument}: {what}shape {tuple(x.shape)} on {x.device} (expected {tuple(p.shape)} on "

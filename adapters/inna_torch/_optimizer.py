@@ -14,7 +14,7 @@ from inna_core.algorithm import Algorithm
 from inna_torch._batch import gather, held_entries
 from inna_torch._hyperparameters import FLAGS_OF_OLD_STATES, Hyperparameters, entry_names, hyperparameters, validate
 from inna_torch._scaled_state import ScaledState
-from inna_torch._tensors import NATIVE_TENSOR_TYPES, TORCH, Tensor, is_expanded, state_dtype
+from inna_torch._tensors import TORCH, Tensor, is_expanded, state_dtype
 from inna_torch.paths import fused_sgd, select, single
 
 

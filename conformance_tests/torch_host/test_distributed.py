@@ -10,7 +10,7 @@ if not (torch.distributed.is_available() and torch.distributed.is_gloo_available
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
 from conformance_tests.torch_host import ranks as torch_ranks  # noqa: E402
-from conformance_tests.torch_host.test_paths import COMPILES  # noqa: E402
+from conformance_tests.torch_host.rows import COMPILES  # noqa: E402
 
 EACH = pytest.mark.parametrize(
     "name",
