@@ -41,12 +41,7 @@ INF_STEP = torch.tensor(math.inf, dtype=torch.float32, device="cpu")
 
 
 class GradientStep(NamedTuple):
-    """Arguments of a step y' = y - L (x + W y).
-
-    Attributes:
-        lr: L.
-        weight_decay: W.
-    """
+    """Arguments L and W of a step y' = y - L (x + W y)."""
 
     lr: float
     weight_decay: float
@@ -56,8 +51,7 @@ class AdamWStep(NamedTuple):
     """Arguments of the kernels for one step of INNAprop.
 
     Attributes:
-        lr: L of the AdamW step that starts at the velocity.
-        eps: E.
+        lr, eps: L and E of the AdamW step that starts at the velocity.
         parameter: the step of the parameter.
         velocity: the step of the velocity; None where it does not depend on the gradient.
         shrink: what the velocity is multiplied by then.
@@ -86,19 +80,7 @@ def adamw_step(
 ) -> AdamWStep | None:
     """Return the kernels' arguments for one step of INNAprop, or None where they cannot make it accurately.
 
-    Args:
-        lr: step size gamma, >= 0.
-        step: k, the number of steps made before.
-        alpha: viscous damping, >= 0.
-        beta: Newtonian damping, > 0.
-        sigma: decay of the second moment, in [0, 1).
-        eps: keeps the quotient finite, > 0.
-        weight_decay: rate lambda, >= 0.
-        published_decay: whether the decay acts on the velocity too.
-        maximize: whether to ascend.
-
-    Returns:
-        The arguments, or None.
+    The arguments are INNAprop's (`inna_core.innaprop`), and the number of steps made before.
 
     Example:
         >>> theta, v, g = 2.0, 1.0, 3.0
@@ -164,8 +146,8 @@ def run(step: AdamWStep, sigma: float, batch: Batch) -> None:
             amsgrad=False,
             maximize=False,
         )
-        fused_sgd.kernel(theta, x, [], lr=step.parameter.lr, weight_decay=step.parameter.weight_decay)
+        fused_sgd.kernel(theta, x, [], **step.parameter._asdict())
         if step.velocity is None:
             TORCH._foreach_mul_(v, step.shrink)
         else:
-            fused_sgd.kernel(v, x, [], lr=step.velocity.lr, weight_decay=step.velocity.weight_decay)
+            fused_sgd.kernel(v, x, [], **step.velocity._asdict())

@@ -13,26 +13,16 @@ coefficients of v and g with INNA's gives
     m = r s' / s                            1 - d = -e c s'               L = -gamma |beta - gamma| / |r|
 
 so one kernel call is one step of INNA, for any schedule of gamma. With constant gamma the scale
-s = 1 / |r (beta - gamma)| stays what it is. At gamma = beta the step needs no look-ahead, theta' = theta + (gamma / r) v',
-and any scale does:
+s = 1 / |r (beta - gamma)| stays what it is. At gamma = beta the step needs no look-ahead and any scale does:
 
-    e = 1       s' = s       m = r       1 - d = -c s       L = -gamma / (r s)
+    e = 1       s' = s       m = r       1 - d = -c s       L = -gamma / (r s)       theta' = theta + (gamma / r) v'
 
-At r = 0 the velocity forgets v, from which theta' cannot then be made.
-
-Where the buffer must hold v itself, the kernel makes a step of INNA from
-
-    theta - (gamma (beta - gamma) / r) g
-
-without look-ahead, with the scale s = s' = 1 of gamma = beta.
-
-Decoupled weight decay is applied before: theta and, as published, v are changed by a multiple of theta
-(`inna_core.weight_decay`).
+At r = 0 the velocity forgets v, from which theta' cannot then be made. Where the buffer must hold v itself, the kernel
+makes a step from theta - (gamma (beta - gamma) / r) g without look-ahead, with the scale s = s' = 1 of gamma = beta.
 
 | symbol | meaning                                          | name in code         |
 |--------|--------------------------------------------------|----------------------|
-| m      | the kernel's momentum                            | ``momentum``         |
-| d      | its dampening                                    | ``dampening``        |
+| m, d   | the kernel's momentum and dampening              | ``momentum`` ...     |
 | L      | its learning rate; negative here                 | ``lr``               |
 | e      | -1: the kernel maximizes                         | ``maximize``         |
 | s, s'  | scale of its buffer before and after the step    | ``scale, new_scale`` |
@@ -48,7 +38,7 @@ momentum in deep learning. ICML 2013. The identity is elementary algebra on the 
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -56,7 +46,7 @@ import torch
 
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import TORCH, Tensor, Tensors, local_shard
+from inna_torch._tensors import TORCH, Tensors, local_shard
 
 MAX_AMPLIFICATION = 2.0
 DEVICES = ("cpu", "cuda", "mps") if hasattr(torch, "_fused_sgd_") else ()
@@ -67,14 +57,10 @@ SCALE = attrgetter("scale")
 
 @dataclass(frozen=True)
 class KernelStep:
-    """Arguments of the kernel for one step of INNA.
+    """Arguments of the kernel for one step of INNA, in the symbols above.
 
     Attributes:
-        momentum: m.
-        dampening: d.
-        lr: L.
-        nesterov: whether the kernel looks ahead.
-        maximize: whether it negates the gradient.
+        momentum, dampening, lr, nesterov, maximize: as the kernel takes them.
         scale: s, of the velocity in the buffer before the step.
         new_scale: s', afterwards.
         gradient: what is first added to the parameter, times the gradient.
@@ -90,8 +76,16 @@ class KernelStep:
     gradient: float = 0.0
 
 
-def scaled_step(
-    lr: float, *, alpha: float, beta: float, eps: float, scale: float | None = None, scalar_eps: float = 2.0**-53
+@functools.lru_cache(maxsize=256)
+def kernel_step(
+    lr: float,
+    alpha: float,
+    beta: float,
+    *,
+    scale: float | None = None,
+    scaled: bool = True,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> KernelStep | None:
     """Return the kernel's arguments for one step of INNA, or None where it cannot make the step accurately.
 
@@ -99,122 +93,92 @@ def scaled_step(
         lr: step size gamma, >= 0.
         alpha: viscous damping, >= 0.
         beta: Newtonian damping, > 0.
-        eps: distance from 1 to the next number of the arrays' dtype.
         scale: s > 0, of the velocity in the buffer; None for the one that a constant lr keeps.
-        scalar_eps: relative rounding of the kernel's scalar arguments: double precision by default.
-
-    Returns:
-        The arguments, or None.
+        scaled: False where the buffer holds the velocity itself.
+        dtype: of the tensors.
+        device: type of their device.
 
     Example:
         >>> theta, v, g = 2.0, 1.0, 0.5
-        >>> step = scaled_step(0.02, alpha=0.5, beta=0.1, eps=2**-23, scale=1.0)
+        >>> step = kernel_step(0.02, 0.5, 0.1, scale=1.0)
         >>> h = -g if step.maximize else g
         >>> b = step.momentum * v + (1 - step.dampening) * h
         >>> round(theta - step.lr * (h + step.momentum * b), 12)  # theta + lr (v - beta g)
         2.019
         >>> round(b / step.new_scale, 12)  # (1 - alpha lr) v - lr (1 - alpha beta) g
         0.9805
+        >>> step = kernel_step(0.02, 0.5, 0.1, scaled=False)
+        >>> b = step.momentum * v + (1 - step.dampening) * g
+        >>> round(theta + step.gradient * g - step.lr * b, 12), round(b, 12)
+        (2.019, 0.9805)
     """
-    gamma = lr
+    gamma, on_cpu = lr, device == "cpu"
+    scalar_eps = 2.0**-24 if dtype == torch.float32 and not on_cpu else 2.0**-53
     r, c, gap = 1 - alpha * gamma, gamma * (1 - alpha * beta), beta - gamma
     if r == 0.0 or max(abs(c), abs(gap)) > MAX_AMPLIFICATION * beta * abs(r):
         return None
     size = abs(r * gap)
-    if gap == 0.0:
-        s = 1 / (abs(c) or 1.0) if scale is None else scale  # with this scale 1 - d is exact
-        e, s_next, lr_kernel = 1.0, s, -gamma / (r * s)
+    if not scaled:
+        s_next = 1.0
+        step = KernelStep(momentum=r, dampening=1 + c, lr=-gamma / r, gradient=-gamma * gap / r)
+    elif gap == 0.0:
+        s = s_next = scale or 1 / (abs(c) or 1.0)  # 1 - d is exact with the latter
+        step = KernelStep(momentum=r, dampening=1 + c * s, lr=-gamma / (r * s), scale=s, new_scale=s)
     else:
-        s = 1 / size if scale is None else scale
-        e, s_next, lr_kernel = -math.copysign(1.0, r * gap), math.sqrt(s / size), -gamma * abs(gap / r)
-    if c != 0.0 and abs(c) * s_next * eps < scalar_eps:
+        e, s = -math.copysign(1.0, r * gap), scale or 1 / size
+        s_next = math.sqrt(s / size)
+        step = KernelStep(
+            momentum=r * s_next / s,
+            dampening=1 + e * c * s_next,
+            lr=-gamma * abs(gap / r),
+            nesterov=True,
+            maximize=e < 0,
+            scale=s,
+            new_scale=s_next,
+        )
+    if c != 0.0 and abs(c) * s_next * torch.finfo(dtype).eps < scalar_eps:
         return None
-    return KernelStep(
-        momentum=r * s_next / s,
-        dampening=1 + e * c * s_next,
-        lr=lr_kernel,
-        nesterov=gap != 0.0,
-        maximize=e < 0,
-        scale=s,
-        new_scale=s_next,
-    )
-
-
-def unscaled_step(
-    lr: float, *, alpha: float, beta: float, eps: float, scalar_eps: float = 2.0**-53
-) -> KernelStep | None:
-    """Return the arguments for one step of INNA on a buffer that holds the velocity itself, or None as above.
-
-    Example:
-        >>> theta, v, g = 2.0, 1.0, 0.5
-        >>> step = unscaled_step(0.02, alpha=0.5, beta=0.1, eps=2**-23)
-        >>> b = step.momentum * v + (1 - step.dampening) * g
-        >>> round(theta + step.gradient * g - step.lr * b, 12)  # theta + lr (v - beta g)
-        2.019
-        >>> round(b, 12)  # (1 - alpha lr) v - lr (1 - alpha beta) g
-        0.9805
-    """
-    gamma = lr
-    r, c, gap = 1 - alpha * gamma, gamma * (1 - alpha * beta), beta - gamma
-    if r == 0.0 or max(abs(c), abs(gap)) > MAX_AMPLIFICATION * beta * abs(r) or abs(c) * eps < scalar_eps:
-        return None
-    return KernelStep(momentum=r, dampening=1 + c, lr=-gamma / r, gradient=-gamma * gap / r)
-
-
-@functools.lru_cache(maxsize=256)
-def kernel_step(
-    lr: float, alpha: float, beta: float, dtype: torch.dtype, device: str, scale: float | None, scaled: bool = True
-) -> KernelStep | None:
-    """Return the kernel's arguments on a device, or None where it cannot make the step accurately."""
-    limits = {
-        "eps": torch.finfo(dtype).eps,
-        "scalar_eps": 2.0**-24 if dtype == torch.float32 and device != "cpu" else 2.0**-53,
-    }
-    if scaled:
-        step = scaled_step(lr, alpha=alpha, beta=beta, scale=scale, **limits)
-    else:
-        step = unscaled_step(lr, alpha=alpha, beta=beta, **limits)
     # on accelerators the kernel demands a positive momentum, so no alpha * lr of 1 or more
-    return step if step is not None and (device == "cpu" or step.momentum > 0) else None
+    return step if on_cpu or step.momentum > 0 else None
 
 
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
-    device = batch.device.type
+    device, alpha, beta = batch.device.type, hyper.algorithm.alpha, hyper.algorithm.beta
     if not (batch.suits_kernels and hyper.on_host and device in DEVICES):
         return None
-    arguments = hyper.lr, hyper.algorithm.alpha, hyper.algorithm.beta, batch.dtype, device
-    if batch.scaled:
-        step = kernel_step(*arguments, batch.states[0].scale) or kernel_step(*arguments, None)
-    else:
-        step = kernel_step(*arguments, None, scaled=False)
-    if step is None:
-        return None
-
-    def run() -> None:
-        params, grads = batch.params, batch.grads
-        buffers = scaled_velocities(batch, step.scale) if batch.scaled else batch.slots["velocity"]
-        if hyper.weight_decay:
-            decay = hyper.lr * hyper.weight_decay
-            if hyper.published_decay:
-                push = decay * (1 / hyper.algorithm.beta - hyper.algorithm.alpha)
-                TORCH._foreach_add_(buffers, params, alpha=-push * step.scale)
-            TORCH._foreach_mul_(params, 1 - decay)
-        if step.gradient:
-            TORCH._foreach_add_(params, grads, alpha=-step.gradient if hyper.maximize else step.gradient)
-        kernel(
-            *([params, grads, buffers] if device == "cpu" else equal_strides([params, grads, buffers])),
-            momentum=step.momentum,
-            lr=step.lr,
-            dampening=step.dampening,
-            nesterov=step.nesterov,
-            maximize=step.maximize != hyper.maximize,
+    first_scale = batch.states[0].scale if batch.scaled else None
+    for scale in (first_scale, None):
+        step = kernel_step(
+            hyper.lr, alpha, beta, scale=scale, scaled=batch.scaled, dtype=batch.dtype, device=device
         )
-        if step.new_scale != step.scale:
-            for state in batch.states:
-                state.scale = step.new_scale
+        if step is not None:
+            return functools.partial(run, step, batch, hyper)
+    return None
 
-    return run
+
+def run(step: KernelStep, batch: Batch, hyper: Hyperparameters) -> None:
+    params, grads = batch.params, batch.grads
+    buffers = scaled_velocities(batch, step.scale) if batch.scaled else batch.slots["velocity"]
+    if hyper.weight_decay:
+        decay = hyper.lr * hyper.weight_decay
+        if hyper.published_decay:
+            push = decay * (1 / hyper.algorithm.beta - hyper.algorithm.alpha)
+            TORCH._foreach_add_(buffers, params, alpha=-push * step.scale)
+        TORCH._foreach_mul_(params, 1 - decay)
+    if step.gradient:
+        TORCH._foreach_add_(params, grads, alpha=-step.gradient if hyper.maximize else step.gradient)
+    kernel(
+        *([params, grads, buffers] if batch.device.type == "cpu" else equal_strides([params, grads, buffers])),
+        momentum=step.momentum,
+        lr=step.lr,
+        dampening=step.dampening,
+        nesterov=step.nesterov,
+        maximize=step.maximize != hyper.maximize,
+    )
+    if step.new_scale != step.scale:
+        for state in batch.states:
+            state.scale = step.new_scale
 
 
 def scaled_velocities(batch: Batch, scale: float) -> Tensors:
@@ -227,36 +191,18 @@ def scaled_velocities(batch: Batch, scale: float) -> Tensors:
             with torch.inference_mode(False):
                 state.entries["velocity"] = state.entries["velocity"] * scale
             velocity = local_shard(state.entries["velocity"])
+            velocity = torch.view_as_real(velocity) if velocity.is_complex() else velocity
         elif state.scale != scale:
             velocity.mul_(scale / state.scale)
         state.scale = scale
-        buffers.append(torch.view_as_real(velocity) if velocity.is_complex() else velocity)
+        buffers.append(velocity)
     return buffers
 
 
-def kernel(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    buffers: Sequence[Tensor],
-    *,
-    lr: float,
-    weight_decay: float = 0.0,
-    momentum: float = 0.0,
-    dampening: float = 0.0,
-    nesterov: bool = False,
-    maximize: bool = False,
-) -> None:
+def kernel(params: Tensors, grads: Tensors, buffers: Tensors, *, lr: float, **arguments: float) -> None:
     """Call torch's SGD kernel; the tensors at the same position are dense and alike in memory."""
-    TORCH._fused_sgd_(
-        *(params, grads, buffers),
-        weight_decay=weight_decay,
-        momentum=momentum,
-        lr=lr,
-        dampening=dampening,
-        nesterov=nesterov,
-        maximize=maximize,
-        is_first_step=False,
-    )
+    zeros = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "maximize": False}
+    TORCH._fused_sgd_(params, grads, buffers, lr=lr, is_first_step=False, **{**zeros, **arguments})
 
 
 def equal_strides(columns: list[Tensors]) -> list[Tensors]:
