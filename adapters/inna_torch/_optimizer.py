@@ -208,7 +208,8 @@ class Elementwise(Optimizer):
             self.register_load_state_dict_post_hook(restore, prepend=True),
         )
         try:
-            super().load_state_dict(state_dict)
+            with torch.inference_mode(False):  # steps outside of it could not write what is made in it
+                super().load_state_dict(state_dict)
         finally:
             for handle in handles:
                 handle.remove()
