@@ -70,8 +70,13 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def newton(algorithm: Any, **fixed: Any) -> Callable[..., Any]:
-    return lambda params, loss, **options: inna_torch.NewtonSummary(params, loss, algorithm, **{**fixed, **options})
+def newton(algorithm: Any) -> Callable[..., Any]:
+    def make(params: Any, loss: Any, **options: Any) -> Any:
+        names = [name for name in options if name in inna_core.StepSizes.__dataclass_fields__]
+        rule = inna_core.StepSizes(**{name: options.pop(name) for name in names})
+        return inna_torch.NewtonSummary(params, loss, algorithm, rule=rule, **options)
+
+    return make
 
 
 def adam(params: Any, loss: Any, lr: float) -> Any:

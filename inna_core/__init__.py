@@ -8,8 +8,16 @@ from inna_core import compensation, dynamics, psi, schedules, weight_decay
 from inna_core.algorithm import Algorithm
 from inna_core.inna import INNA, INNAState
 from inna_core.innaprop import INNAprop, INNApropState
-from inna_core.newton_loop import Momentum, MomentumState, StepSizeRecord, StepSizes, StepSizeState
-from inna_core.newton_summary import NewtonStatus, NewtonStepSizes, Summary, newton_step_sizes
+from inna_core.momentum import Momentum, MomentumState
+from inna_core.newton import (
+    NewtonStatus,
+    NewtonStepSizes,
+    StepSizeRecord,
+    StepSizes,
+    StepSizeState,
+    Summary,
+    newton_step_sizes,
+)
 
 checkpoint = psi  # its first name
 

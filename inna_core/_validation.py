@@ -75,17 +75,21 @@ def is_real_floating(array: Any) -> bool:
     return re.search(r"float(16|32|64|80|96|128)\b", str(getattr(array, "dtype", ""))) is not None
 
 
+def is_complex(array: Any) -> bool:
+    return re.search(r"complex(64|128|256)\b", str(getattr(array, "dtype", ""))) is not None
+
+
 def is_narrow(array: Any) -> bool:
     """Return whether the dtype is float16 or bfloat16, which hold too few digits for sums over many steps."""
     return str(array.dtype).rstrip("'>").endswith("float16")
 
 
 def check_parameter(theta: Any) -> None:
-    """Refuse a parameter that is not a real floating-point array."""
+    """Refuse a parameter that is not a floating-point array, real or complex."""
     if not hasattr(theta, "dtype") or not hasattr(theta, "shape"):
-        raise TypeError(f"Invalid theta: {theta!r} (expected an array of a real floating-point dtype)")
-    if not is_real_floating(theta):
-        raise TypeError(f"Invalid theta: dtype {theta.dtype} (expected a real floating-point dtype)")
+        raise TypeError(f"Invalid theta: {theta!r} (expected an array of a real or complex floating-point dtype)")
+    if not is_real_floating(theta) and not is_complex(theta):
+        raise TypeError(f"Invalid theta: dtype {theta.dtype} (expected a real or complex floating-point dtype)")
 
 
 def check_like(name: str, array: Any, theta: Any) -> None:
@@ -123,20 +127,19 @@ def check_update(xp: Any, state_type: type, grad: Any, state: Any, theta: Any, h
 
 
 def check_scalars(scalars: dict[str, Any], theta: Any) -> None:
-    """Refuse 0-d arrays whose dtype is not the parameter's, unless it is float64 and does not promote it."""
+    """Refuse 0-d arrays whose dtype is not the parameter's, unless their product with it has the parameter's dtype."""
     for name, value in scalars.items():
         if type(value) is not float and value.dtype != theta.dtype and not keeps_dtype(value, theta):
-            raise TypeError(
-                f"Invalid {name}: a 0-d array of dtype {value.dtype} (expected a Python float or theta's {theta.dtype})"
-            )
+            own = f"the real dtype of theta's {theta.dtype}" if is_complex(theta) else f"theta's {theta.dtype}"
+            raise TypeError(f"Invalid {name}: a 0-d array of dtype {value.dtype} (expected a Python float or {own})")
 
 
 def keeps_dtype(value: Any, theta: Any) -> bool:
-    """Return whether a number in float64 leaves theta's dtype alone, as torch has it where theta is not 0-d."""
-    if "float64" not in str(value.dtype) or theta.shape == ():
+    """Return whether a real number leaves theta's dtype alone: real ones do complex, in torch also float64 narrower."""
+    if "float64" not in str(value.dtype) and not is_complex(theta):
         return False
     try:
-        return (theta[:0, ...] * value).dtype == theta.dtype
+        return ((theta[:0, ...] if theta.shape else theta) * value).dtype == theta.dtype
     except (TypeError, RuntimeError):  # of another framework, or on another device
         return False
 
@@ -144,6 +147,11 @@ def keeps_dtype(value: Any, theta: Any) -> bool:
 def namespace(theta: Any, xp: Any | None) -> Any:
     """Return the namespace that the caller gave, or else the array's own."""
     return array_namespace(theta) if xp is None else xp
+
+
+def squared_modulus(x: Any, ns: Any) -> Any:
+    """Return |x|^2, real."""
+    return ns.real(ns.conj(x) * x) if is_complex(x) else x * x
 
 
 def as_array(x: Any) -> Any:

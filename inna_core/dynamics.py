@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from array_api_compat import array_namespace
 
-from inna_core._validation import checked_number
+from inna_core._validation import checked_number, squared_modulus
 from inna_core.algorithm import Array, Scalar
 
 
@@ -45,7 +45,8 @@ def energy(loss: Scalar, velocity: Iterable[Array], *, alpha: float, beta: float
     alpha, beta = checked_number("alpha", alpha), checked_number("beta", beta, positive=True)
     total = 2 * (1 + alpha * beta) * loss
     for v in velocity:
-        total = total + array_namespace(v).sum(v * v)
+        xp = array_namespace(v)
+        total = total + xp.sum(squared_modulus(v, xp))
     return total
 
 

@@ -21,6 +21,9 @@ Both discretise theta'' + alpha theta' + beta Hess J(theta) theta' + grad J(thet
 arithmetic. The velocity is stored because it rounds better, stays put when gradients vanish, and does not push back
 when something else (weight decay, a constraint, loaded weights) moves theta. ``inna_core.psi`` converts.
 
+Complex parameters take for g the direction of steepest ascent, dJ/dRe(theta) + i dJ/dIm(theta): what torch calls the
+gradient, and the conjugate of what `jax.grad` returns. They then move as their real and imaginary parts would alone.
+
 Every alpha * lr is meant literally: at alpha * lr = 1 the velocity forgets its past, above it changes sign each step.
 
 Reference: C. Castera, J. Bolte, C. Févotte, E. Pauwels. An Inertial Newton Algorithm for Deep Learning.
@@ -85,14 +88,14 @@ class INNA:
         """Return the state before the first step: zero velocity.
 
         Args:
-            theta: parameter, any shape, real floating point.
+            theta: parameter, any shape, real or complex floating point.
             xp: array namespace; inferred from theta by default.
 
         Returns:
             The state, like theta in shape, dtype and device.
 
         Raises:
-            TypeError: if theta is not a real floating-point array.
+            TypeError: if theta is not a floating-point array.
         """
         check_parameter(theta)
         return INNAState(velocity=namespace(theta, xp).zeros_like(theta))
@@ -105,8 +108,8 @@ class INNA:
         Args:
             grad: gradient at theta, like theta in shape, dtype and device.
             state: from `init` or the previous `update`.
-            theta: parameter, any shape, real floating point.
-            lr: step size gamma_k >= 0, a float or a 0-d array of theta's dtype.
+            theta: parameter, any shape, real or complex floating point.
+            lr: step size gamma_k >= 0, a float or a 0-d array of theta's dtype (of its real dtype where it is complex).
             xp: array namespace; inferred from the arrays by default.
 
         Returns:
@@ -114,12 +117,16 @@ class INNA:
 
         Raises:
             ValueError: if lr is negative or not finite, or a shape differs from theta's.
-            TypeError: if a dtype or a namespace differs from theta's, or theta is not real floating point.
+            TypeError: if a dtype or a namespace differs from theta's, or theta is not floating point.
         """
         gamma, alpha, beta = checked_number("lr", lr), self.alpha, self.beta
         check_update(xp, INNAState, grad, state, theta, {"lr": gamma, "alpha": alpha, "beta": beta})
+        delta, v = inertial_step(grad, state.velocity, gamma, alpha, beta)
+        return as_array(delta), INNAState(velocity=as_array(v))
 
-        g, v = grad, state.velocity
-        delta = gamma * (v - beta * g)
-        v_next = (1 - alpha * gamma) * v - gamma * (1 - alpha * beta) * g
-        return as_array(delta), INNAState(velocity=as_array(v_next))
+
+def inertial_step(g: Array, v: Array, gamma: Scalar, alpha: Scalar, beta: Scalar) -> tuple[Array, Array]:
+    """Return gamma_k (v_k - beta g_k), which is added to theta_k, and v_{k+1}."""
+    delta = gamma * (v - beta * g)
+    v_next = (1 - alpha * gamma) * v - gamma * (1 - alpha * beta) * g
+    return delta, v_next

@@ -1,6 +1,6 @@
 """INNAprop: INNA driven by gradients that are scaled as in RMSprop.
 
-    s_{k+1}     = sigma s_k + (1 - sigma) g_k^2                                     s_0 = 0
+    s_{k+1}     = sigma s_k + (1 - sigma) |g_k|^2                                   s_0 = 0
     q_k         = g_k / (sqrt(s_{k+1} / (1 - sigma^(k+1))) + eps)
     theta_{k+1} = theta_k + gamma_k (v_k - beta q_k)                                } INNA with q_k
     v_{k+1}     = (1 - alpha gamma_k) v_k - gamma_k (1 - alpha beta) q_k    v_0 = 0 } for its gradient
@@ -17,6 +17,9 @@
 The paper prints the recurrence with psi in two lines whose coefficients divide by beta - gamma_k; in terms of the
 velocity it is the same trajectory and finite for every step size.
 
+The modulus matters for complex parameters alone: a phase that turns g turns q, as in `optax.adam`. torch's optimizers
+scale real and imaginary parts apart, as if they were two parameters. For g see `inna_core.inna`.
+
 Reference: J. Bolte, R. Boustany, E. Pauwels, A. Purica. A second-order-like optimizer with adaptive gradient scaling
 for deep learning. arXiv:2410.05871, 2024.
 """
@@ -25,9 +28,18 @@ import math
 from dataclasses import dataclass, fields
 from typing import ClassVar, NamedTuple
 
-from inna_core._validation import as_array, check_parameter, check_update, checked_number, is_narrow, namespace
+from inna_core._validation import (
+    as_array,
+    check_parameter,
+    check_update,
+    checked_number,
+    is_complex,
+    is_narrow,
+    namespace,
+    squared_modulus,
+)
 from inna_core.algorithm import Array, Namespace, Scalar
-from inna_core.inna import INNA, INNAState
+from inna_core.inna import inertial_step
 
 
 class INNApropState(NamedTuple):
@@ -36,8 +48,8 @@ class INNApropState(NamedTuple):
     Attributes:
         velocity: v, like the parameter in shape, dtype and device.
         second_moment: s, like the parameter.
-        step: number of steps made, a 0-d array of the parameter's dtype (float32 for float16 and bfloat16, which count
-            to 2048 and 256 only).
+        step: number of steps made, a 0-d array of the parameter's real dtype (float32 for float16 and bfloat16, which
+            count to 2048 and 256 only).
     """
 
     velocity: Array
@@ -90,19 +102,19 @@ class INNAprop:
         """Return the state before the first step: all zero.
 
         Args:
-            theta: parameter, any shape, real floating point.
+            theta: parameter, any shape, real or complex floating point.
             xp: array namespace; inferred from theta by default.
 
         Returns:
             The state, on theta's device.
 
         Raises:
-            TypeError: if theta is not a real floating-point array.
+            TypeError: if theta is not a floating-point array.
         """
         check_parameter(theta)
         ns = namespace(theta, xp)
         # a sum, since it is 0-d and lands on theta's device in every namespace
-        step = ns.sum(ns.zeros_like(theta))
+        step = squared_modulus(ns.sum(ns.zeros_like(theta)), ns)
         step = ns.astype(step, ns.float32) if is_narrow(theta) else step
         return INNApropState(ns.zeros_like(theta), ns.zeros_like(theta), as_array(step))
 
@@ -114,8 +126,8 @@ class INNAprop:
         Args:
             grad: gradient at theta, like theta in shape, dtype and device.
             state: from `init` or the previous `update`.
-            theta: parameter, any shape, real floating point.
-            lr: step size gamma_k >= 0, a float or a 0-d array of theta's dtype.
+            theta: parameter, any shape, real or complex floating point.
+            lr: step size gamma_k >= 0, a float or a 0-d array of theta's dtype (of its real dtype where it is complex).
             xp: array namespace; inferred from the arrays by default.
 
         Returns:
@@ -124,31 +136,38 @@ class INNAprop:
 
         Raises:
             ValueError: if lr is negative or not finite, or a shape differs from theta's.
-            TypeError: if a dtype or a namespace differs from theta's, or theta is not real floating point.
+            TypeError: if a dtype or a namespace differs from theta's, or theta is not floating point.
         """
         hyper = {field.name: getattr(self, field.name) for field in fields(self)}
         hyper["lr"] = checked_number("lr", lr)
         check_update(xp, INNApropState, grad, state, theta, hyper)
         ns = namespace(theta, xp)
-        g, v, s, wide_theta = grad, state.velocity, state.second_moment, theta
+        g, v, s = grad, state.velocity, state.second_moment
         if is_narrow(theta):
-            g, v, s, wide_theta = (ns.astype(x, ns.float32) for x in (g, v, s, theta))
+            g, v, s = (ns.astype(x, ns.float32) for x in (g, v, s))
             hyper = {k: x if type(x) is float else ns.astype(x, ns.float32) for k, x in hyper.items()}
-        if state.step.dtype != g.dtype:
-            raise TypeError(f"Invalid state.step: dtype {state.step.dtype} (expected {g.dtype})")
+        if is_complex(theta):
+            s = ns.real(s)
+        if state.step.dtype != s.dtype:
+            raise TypeError(f"Invalid state.step: dtype {state.step.dtype} (expected {s.dtype})")
         gamma, alpha, beta, sigma, eps = (hyper[name] for name in ("lr", "alpha", "beta", "sigma", "eps"))
 
         k = state.step + 1
-        s = sigma * s + (1 - sigma) * (g * g)
-        # 1 - sigma^k, by expm1: the difference would lose three digits of a float32 in the first steps. Its inverse is
-        # one number, where dividing by it would be a division for each element.
-        s_hat = s * (1 / -ns.expm1(k * log(sigma, ns)))
-        q = g / (ns.sqrt(s_hat) + eps)
-        delta, (v,) = INNA(alpha, beta).update(q, INNAState(v), wide_theta, gamma, ns)
+        s = sigma * s + (1 - sigma) * squared_modulus(g, ns)
+        q = scaled_gradient(g, s, k, sigma, eps, ns)
+        delta, v = inertial_step(q, v, gamma, alpha, beta)
 
-        if is_narrow(theta):
+        if s.dtype != theta.dtype:
             delta, v, s = (ns.astype(x, theta.dtype) for x in (delta, v, s))
-        return delta, INNApropState(velocity=v, second_moment=as_array(s), step=as_array(k))
+        return as_array(delta), INNApropState(velocity=as_array(v), second_moment=as_array(s), step=as_array(k))
+
+
+def scaled_gradient(g: Array, s: Array, k: Array, sigma: Scalar, eps: Scalar, ns: Namespace) -> Array:
+    """Return q of step k, counted from 1, for the second moment after it."""
+    # 1 - sigma^k, by expm1: the difference would lose three digits of a float32 in the first steps. Its inverse is one
+    # number, where dividing by it would be a division for each element.
+    s_hat = s * (1 / -ns.expm1(k * log(sigma, ns)))
+    return g / (ns.sqrt(s_hat) + eps)
 
 
 def log(sigma: Scalar, ns: Namespace) -> Scalar:

@@ -16,7 +16,7 @@ def psi_from_velocity(velocity: Array, theta: Array, *, alpha: Scalar, beta: Sca
 
     Args:
         velocity: v, like theta in shape and dtype.
-        theta: parameter, any shape, real floating point.
+        theta: parameter, any shape, real or complex floating point.
         alpha: viscous damping, >= 0.
         beta: Newtonian damping, > 0.
 
@@ -42,7 +42,7 @@ def velocity_from_psi(psi: Array, theta: Array, *, alpha: Scalar, beta: Scalar) 
 
     Args:
         psi: phase variable, like theta in shape and dtype.
-        theta: parameter, any shape, real floating point.
+        theta: parameter, any shape, real or complex floating point.
         alpha: viscous damping, >= 0.
         beta: Newtonian damping, > 0.
 

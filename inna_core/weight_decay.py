@@ -4,12 +4,20 @@ Decoupled decay multiplies theta by 1 - gamma lambda and leaves the velocity alo
 
     theta_{k+1} = theta_k + d_k + delta_k                       d_k = -gamma_k lambda theta_k
 
-where delta_k is the algorithm's own increment from theta_k. The published code of INNAprop instead replaces theta_k by
-theta_k + d_k and keeps psi, which by v = (1/beta - alpha) theta - psi / beta pushes the velocity:
+where delta_k is the algorithm's own increment from theta_k. The authors' code decays in two other ways.
+
+Published decay, in the repository of INNAprop, for its INNAprop and for its INNA: theta_k is replaced by theta_k + d_k
+while psi stays, which by v = (1/beta - alpha) theta - psi / beta pushes the velocity:
 
     v_k <- v_k + (1/beta - alpha) d_k                           before the step
 
-In the long run that acts 1 / (alpha beta) times as strongly as lambda says.
+In the long run that acts 1 / (alpha beta) times as strongly as lambda says. ``published=True`` does it.
+
+L2 regularisation, in INNA's own repository (github.com/camcastera/INNA-for-DeepLearning, for torch): the decay is
+added to beta g_k, so it acts as the gradient of lambda / (2 beta) |theta|^2 and the velocity sees it. To repeat those
+runs, leave ``weight_decay`` at 0 and add it to the gradient:
+
+    g_k <- g_k + (lambda / beta) theta_k
 
 | symbol | meaning                    | range | name in code     |
 |--------|----------------------------|-------|------------------|
@@ -43,10 +51,10 @@ def update_with_decay(
         algorithm: an algorithm of this package whose state has a velocity.
         grad: gradient at theta, like theta in shape, dtype and device.
         state: from the algorithm's `init` or the previous update.
-        theta: parameter, any shape, real floating point.
+        theta: parameter, any shape, real or complex floating point.
         lr: step size gamma >= 0, a float or a 0-d array of theta's dtype.
         weight_decay: rate lambda >= 0, a float or a 0-d array of theta's dtype.
-        published: decay as the published code of INNAprop does, to repeat its experiments.
+        published: decay as the published code of INNAprop does, to repeat its experiments (see above).
         xp: array namespace; inferred from the arrays by default.
 
     Returns:

@@ -1,6 +1,6 @@
 """Inertial-Newton optimizers for Keras 3, on its TensorFlow, JAX and torch backends."""
 
-from inna_keras.newton_summary import NewtonSummary, summary
+from inna_keras.newton import NewtonSummary, summary
 from inna_keras.optimizers import INNA, INNAprop
 from inna_keras.schedules import PowerDecay
 

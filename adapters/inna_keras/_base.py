@@ -1,7 +1,5 @@
-"""The one Keras shell: it turns an algorithm of `inna_core` into a Keras optimizer."""
+"""The Keras optimizer behind `INNA` and `INNAprop`: an algorithm of `inna_core`, run on every variable."""
 
-import math
-from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -12,8 +10,9 @@ from keras import ops
 from inna_core._validation import checked_choice, checked_number, is_narrow, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
+from inna_core.evaluation_order import update_state_after_params
 from inna_core.weight_decay import update_with_decay
-from inna_keras._order import one_behind_the_other, traced_for_cpu
+from inna_keras._tensors import checked_gradient, rounding_to, traced_for_one_cpu
 
 
 class Elementwise(keras.optimizers.Optimizer):
@@ -29,8 +28,9 @@ class Elementwise(keras.optimizers.Optimizer):
         learning_rate: Any,
         weight_decay: Any,
         *,
-        published_decay: bool = False,
+        published_decay: bool,
         kahan_sum: bool | None,
+        name: str | None,
         **kwargs: Any,
     ) -> None:
         if not callable(learning_rate):
@@ -39,7 +39,8 @@ class Elementwise(keras.optimizers.Optimizer):
         checked_choice("kahan_sum", kahan_sum, (True, False, None))
         check_storable(hyperparameters(algorithm))
         weight_decay = checked_decay(weight_decay)  # here too: TensorFlow wraps what a setter is given
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
+        name = unique_name(type(self).__name__.lower()) if name is None else name
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.algorithm = algorithm
         self.published_decay = published_decay
         self.kahan_sum = kahan_sum
@@ -66,10 +67,13 @@ class Elementwise(keras.optimizers.Optimizer):
         self._slots = {name: [self._slot(v, name) for v in variables] for name in names if name != "step"}
         self._compensations = [
             self._slot(v, "compensation", str(keras.backend.standardize_dtype(v.dtype)))
-            if (is_narrow(v) if self.kahan_sum is None else self.kahan_sum)
+            if self._needs_compensation(v)
             else None
             for v in variables
         ]
+
+    def _needs_compensation(self, variable: Any) -> bool:
+        return is_narrow(variable) if self.kahan_sum is None else self.kahan_sum
 
     def _slot(self, variable: Any, name: str, dtype: str | None = None) -> Any:
         if self._overwrite_variable_with_gradient(variable):
@@ -125,8 +129,8 @@ class Elementwise(keras.optimizers.Optimizer):
         """Update the variables; gradients that do not fit are refused before anything changes.
 
         Args:
-            grads: one gradient a variable, or None where there is none. IndexedSlices are made dense, since every row's
-                velocity moves.
+            grads: one gradient a variable, or None where there is none. Sparse gradients (IndexedSlices on TensorFlow,
+                BCOO on JAX) are made dense, since every row's velocity moves.
             trainable_variables: the variables; by default those the optimizer was built with.
 
         Raises:
@@ -150,44 +154,43 @@ class Elementwise(keras.optimizers.Optimizer):
         pass
 
     def _backend_update_step(self, grads: list[Any], trainable_variables: list[Any], learning_rate: Any) -> None:
-        # Where Keras on torch runs multi-tensor calls for its own optimizers, a step of its list of classes; a compiler
-        # fuses the plain updates itself.
+        # Keras on torch has multi-tensor steps for a fixed list of its own classes; this is ours.
         if keras.backend.backend() == "torch":
             grads, trainable_variables = self._torch_update_step(grads, trainable_variables, learning_rate)
         if trainable_variables:
             super()._backend_update_step(grads, trainable_variables, learning_rate)
 
     def _torch_update_step(self, grads: list[Any], variables: list[Any], learning_rate: Any) -> tuple[Any, Any]:
-        """Update what multi-tensor calls can, and return the gradients and variables that are left."""
+        """Update the variables that a multi-tensor step can take; return the other gradients and variables."""
         import torch
         from keras.src.backend.common.stateless_scope import in_stateless_scope
 
         from inna_keras import _torch
 
         if _torch.is_compiling() or in_stateless_scope():
-            return grads, variables
-        rate = self.weight_decay or 0.0
-        groups: dict[Any, list[tuple[Any, ...]]] = {}
-        left: list[tuple[Any, Any]] = []
+            return grads, variables  # a compiler fuses the plain updates itself
+        batches: dict[Any, list[tuple[Any, ...]]] = {}
+        others: list[tuple[Any, Any]] = []
         for gradient, variable in zip(grads, variables, strict=True):
             index, theta = self._get_variable_index(variable), variable.value
             slots = [values[index].value for values in self._slots.values()]
             if self._compensations[index] is None and _torch.is_plain(theta, gradient, slots):
-                decays = bool(rate) and self._use_weight_decay(variable)
-                groups.setdefault((theta.dtype, theta.device, decays), []).append((theta, gradient, *slots))
+                batch = theta.dtype, theta.device, self._decay_rate(variable)
+                batches.setdefault(batch, []).append((theta, gradient, *slots))
             else:
-                left.append((gradient, variable))
-        if groups:
-            now: Any = ops.convert_to_tensor(self.iterations)
-            rate_now: Any = ops.convert_to_tensor(learning_rate)
-            lr, steps = checked_number("learning_rate", float(rate_now)), int(now)
-            for (_, _, decays), members in groups.items():
-                columns: list[Any] = list(map(list, zip(*members, strict=True)))
+                others.append((gradient, variable))
+        if batches:
+            iterations: Any = ops.convert_to_tensor(self.iterations)
+            rate: Any = ops.convert_to_tensor(learning_rate)
+            step, lr = int(iterations), checked_number("learning_rate", float(rate))
+            for (_, _, weight_decay), rows in batches.items():
+                columns: list[Any] = list(map(list, zip(*rows, strict=True)))
                 with torch.no_grad():
-                    _torch.step(
-                        self.algorithm, columns, steps, lr, rate if decays else 0.0, published=self.published_decay
-                    )
-        return [gradient for gradient, _ in left], [variable for _, variable in left]
+                    _torch.step(self.algorithm, columns, step, lr, weight_decay, published=self.published_decay)
+        return [gradient for gradient, _ in others], [variable for _, variable in others]
+
+    def _decay_rate(self, variable: Any) -> float:
+        return self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its state.
@@ -199,45 +202,47 @@ class Elementwise(keras.optimizers.Optimizer):
         """
         index = self._get_variable_index(variable)
         slots = {name: variables[index] for name, variables in self._slots.items()}
-        owed = self._compensations[index]
+        compensation = self._compensations[index]
         dtype = "float32" if is_narrow(variable) else variable.dtype
 
         def wide(x: Any) -> Any:
             return ops.cast(ops.convert_to_tensor(x), dtype)
 
-        state = {name: wide(slot) for name, slot in slots.items()}
+        theta, state = wide(variable), {name: wide(slot) for name, slot in slots.items()}
         if "step" in self.algorithm.state_type._fields:  # type: ignore[attr-defined]
             state["step"] = wide(self.iterations)
-        decays = self.weight_decay is not None and self._use_weight_decay(variable)
-        theta = wide(variable)
-        lr = wide(learning_rate)
-
-        def run(gradient: Any, state: Any) -> Any:
-            return update_with_decay(
-                self.algorithm,
-                gradient,
-                state,
-                theta if owed is None else theta + wide(owed),
-                lr,
-                self.weight_decay if decays else 0.0,
-                published=self.published_decay,
-                xp=ops,
-            )
-
-        # published decay and compensation read the old variable: nothing is gained behind the new one
-        if owed is None and not self.published_decay and traced_for_cpu(theta):
-            run = partial(one_behind_the_other, run, theta=theta)
-        delta, next_state = run(wide(gradient), self.algorithm.state_type(**state))
+        update = partial(
+            update_with_decay,
+            self.algorithm,
+            theta=theta if compensation is None else theta + wide(compensation),
+            lr=wide(learning_rate),
+            weight_decay=self._decay_rate(variable),
+            published=self.published_decay,
+            xp=ops,
+        )
+        arguments = wide(gradient), self.algorithm.state_type(**state)
+        # published decay and compensation compute the new state from the old variable, which must be kept anyway
+        if compensation is None and not self.published_decay and traced_for_one_cpu(theta):
+            delta, new_state = update_state_after_params(update, *arguments, theta, ops)
+        else:
+            delta, new_state = update(*arguments)
         for name, slot in slots.items():
-            self.assign(slot, getattr(next_state, name))
-        if owed is not None:
-            delta, compensation = compensated_increment(delta, wide(owed), theta, rounding_to(variable))
-            self.assign(owed, ops.cast(compensation, owed.dtype))
+            self.assign(slot, getattr(new_state, name))
+        if compensation is not None:
+            delta, remainder = compensated_increment(delta, wide(compensation), theta, rounding_to(variable))
+            self.assign(compensation, ops.cast(remainder, compensation.dtype))
         self.assign(variable, ops.cast(theta + delta, variable.dtype))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an optimizer like this one."""
-        return {**super().get_config(), **hyperparameters(self.algorithm), "kahan_sum": self.kahan_sum}
+        own = {"published_decay": self.published_decay, "kahan_sum": self.kahan_sum}
+        return {**super().get_config(), **hyperparameters(self.algorithm), **own}
+
+
+def unique_name(prefix: str) -> str:
+    """Return "inna", "inna_1" and so on, as Keras numbers its own objects."""
+    number = keras.backend.get_uid(prefix) - 1
+    return f"{prefix}_{number}" if number else prefix
 
 
 def hyperparameters(algorithm: Any) -> dict[str, Any]:
@@ -266,53 +271,3 @@ def check_storable(values: dict[str, Any]) -> None:
     for name, value in values.items():
         if not isinstance(value, float | None):
             raise TypeError(f"Invalid {name}: {value!r} (expected a number, which a saved model can hold)")
-
-
-def checked_gradient(gradient: Any, variable: Any) -> Any:
-    """Return a gradient as a dense tensor of the variable's shape, refused if it is not real floating point."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if isinstance(gradient, tf.IndexedSlices):
-            # `tf.convert_to_tensor` would warn, and loses the shape where that is computed
-            gradient = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
-    if not hasattr(gradient, "dtype"):
-        gradient = ops.convert_to_tensor(gradient)
-    if not is_real_floating(gradient):
-        raise TypeError(
-            f"Invalid grads: dtype {gradient.dtype} for {variable.name} (expected a real floating-point dtype)"
-        )
-    # TensorFlow may not know a shape, or a part of it, while it traces
-    expected = tuple(variable.shape)
-    known = tuple(gradient.shape) if getattr(gradient.shape, "rank", 0) is not None else (None,) * len(expected)
-    if len(known) != len(expected) or any(n not in (None, m) for n, m in zip(known, expected, strict=True)):
-        raise ValueError(f"Invalid grads: shape {known} for {variable.name} (expected {expected})")
-    return ops.reshape(gradient, expected) if None in known else gradient
-
-
-def rounding_to(variable: Any) -> Callable[[Any], Any]:
-    """Return a function that rounds float32 tensors to a variable's precision and leaves them float32.
-
-    It works on the bits (to nearest, ties to even), because XLA may drop a cast there and back.
-    """
-    if not is_narrow(variable):
-        return lambda x: x
-    half = keras.backend.standardize_dtype(variable.dtype) == "float16"
-    dropped = 13 if half else 16
-
-    def rounded(x: Any) -> Any:
-        bits: Any = ops.view(x, "int32")
-        odd: Any = ops.bitwise_and(ops.right_shift(bits, dropped), 1)
-        bits = ops.bitwise_and(bits + ((1 << (dropped - 1)) - 1) + odd, -(1 << dropped))
-        y: Any = ops.view(bits, "float32")
-        if half:
-            size: Any = ops.abs(x)
-            sign: Any = ops.sign(x)
-            # Below float16's normal numbers the spacing stays 2^-24. Adding a constant with that spacing and taking it
-            # away again would round too, but XLA drops that as well.
-            multiple: Any = ops.round(x * 2.0**24)
-            y = ops.where(ops.less(size, 2.0**-14), multiple * 2.0**-24, y)
-            y = ops.where(ops.greater_equal(size, 65520.0), sign * math.inf, y)
-        return ops.where(ops.isnan(x), x, y)  # the addition may carry a NaN's bits into the sign
-
-    return rounded

@@ -35,6 +35,8 @@ def step(
         dict(zip(names, slots, strict=True)),
         states=[{} for _ in params],  # Keras' own variables, which hold true velocities
         step=float(steps),
+        dtype=params[0].dtype,
+        device=params[0].device,
         native=True,
         dense=all(same_dense_layout(x, row[0]) for row in zip(*columns, strict=True) for x in row),
     )

@@ -21,7 +21,10 @@ class INNA(Elementwise):
             `exclude_from_weight_decay` spares variables.
         kahan_sum: compensate the rounding of updates, at the cost of one more buffer like the variable (default None:
             on for float16 and bfloat16 variables, off otherwise).
-        name: the optimizer's name.
+        name: the optimizer's name (default None: "inna", then "inna_1" and so on, as Keras numbers its own).
+        published_decay: let the decay act on the velocity too, as one of the authors' two INNA files does (default
+            False; see `inna_core.weight_decay`). The decay is then about 1 / (alpha beta) times as strong as
+            weight_decay says.
         **kwargs: what every Keras optimizer takes: ``clipnorm``, ``clipvalue``, ``global_clipnorm``, ``use_ema``,
             ``ema_momentum``, ``ema_overwrite_frequency``, ``loss_scale_factor``, ``gradient_accumulation_steps``.
 
@@ -49,11 +52,19 @@ class INNA(Elementwise):
         beta: float = inna_core.INNA.beta,
         weight_decay: float | None = None,
         kahan_sum: bool | None = None,
-        name: str = "inna",
+        name: str | None = None,
+        *,
+        published_decay: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            inna_core.INNA(alpha, beta), learning_rate, weight_decay, kahan_sum=kahan_sum, name=name, **kwargs
+            inna_core.INNA(alpha, beta),
+            learning_rate,
+            weight_decay,
+            published_decay=published_decay,
+            kahan_sum=kahan_sum,
+            name=name,
+            **kwargs,
         )
 
 
@@ -74,7 +85,7 @@ class INNAprop(Elementwise):
             that code's trajectories; the decay is then about 1 / (alpha beta) times as strong as weight_decay says.
         kahan_sum: compensate the rounding of updates, at the cost of one more buffer like the variable (default None:
             on for float16 and bfloat16 variables, off otherwise).
-        name: the optimizer's name.
+        name: as in `INNA`.
         **kwargs: what every Keras optimizer takes, see `INNA`.
 
     Raises:
@@ -101,7 +112,7 @@ class INNAprop(Elementwise):
         weight_decay: float | None = inna_core.INNAprop.default_weight_decay,
         published_decay: bool = False,
         kahan_sum: bool | None = None,
-        name: str = "innaprop",
+        name: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -113,7 +124,3 @@ class INNAprop(Elementwise):
             name=name,
             **kwargs,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make an optimizer like this one."""
-        return {**super().get_config(), "published_decay": self.published_decay}

@@ -1,6 +1,6 @@
 """Inertial-Newton optimizers for JAX, as optax gradient transformations."""
 
-from inna_optax.newton_summary import NewtonSummaryState, newton_summary, summary, while_loop
+from inna_optax.newton import NewtonSummaryState, newton_summary, summary, while_loop
 from inna_optax.transforms import INNApropState, INNAState, inna, innaprop
 
 __all__ = [

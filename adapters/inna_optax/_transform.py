@@ -1,6 +1,7 @@
-"""The one optax shell: it turns an algorithm of `inna_core` into a gradient transformation."""
+"""The transformation behind `inna` and `innaprop`: an algorithm of `inna_core`, run on every leaf of a pytree."""
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,145 +9,198 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import keystr
 
-from inna_core._validation import checked_choice, checked_number, is_narrow, is_real_floating
+from inna_core._validation import checked_choice, checked_number, is_complex, is_narrow, is_real_floating
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
+from inna_core.evaluation_order import update_state_after_params
 from inna_core.weight_decay import update_with_decay
-from inna_optax._order import on_one_cpu, one_behind_the_other
 
 
-def elementwise(
-    algorithm: Algorithm,
-    state_type: type[Any],
-    learning_rate: Any,
-    weight_decay: Any,
-    mask: Any,
-    *,
-    published_decay: bool = False,
-    kahan_sum: bool | None,
-) -> optax.GradientTransformationExtraArgs:
-    """Return the transformation that runs an algorithm on every leaf of a pytree.
+@dataclass(frozen=True)
+class Elementwise:
+    """An optax transformation that runs an algorithm of `inna_core` on every leaf of a pytree.
 
     The step size is part of the dynamics, so schedules are evaluated here and the updates come out finished: negative
     sign and learning rate included.
 
     Args:
         algorithm: of `inna_core`; its hyperparameters may be traced.
-        state_type: NamedTuple of ``step``, the other fields of the algorithm's state, and ``compensation``.
-        learning_rate: number, 0-d array or schedule ``step -> lr``.
-        weight_decay: decoupled decay, number or 0-d array.
-        mask: pytree of booleans (or a prefix of it, or a callable of the parameters) with False where nothing decays.
-        published_decay: let the decay act on the velocity too.
-        kahan_sum: compensate the rounding of updates; None for float16 and bfloat16 leaves only.
+        state_type: NamedTuple with the fields ``step`` and ``compensation`` and those of the algorithm's state.
+        learning_rate: step size; a number, a scalar array, or a schedule ``step -> lr``.
+        weight_decay: rate of the decoupled decay; a number or a scalar array.
+        mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: False where
+            nothing decays.
+        published_decay: whether the decay acts on the velocity too.
+        kahan_sum: compensate the rounding of parameter updates; None for float16 and bfloat16 leaves only.
     """
-    schedules = callable(learning_rate)
-    if not schedules:
-        learning_rate = checked_number("learning_rate", floating(learning_rate))
-    weight_decay = checked_number("weight_decay", floating(weight_decay))
-    checked_choice("published_decay", published_decay, (True, False))
-    checked_choice("kahan_sum", kahan_sum, (True, False, None))
-    decays = not isinstance(weight_decay, float) or weight_decay != 0.0
-    slots = [name for name in algorithm.state_type._fields if name != "step"]  # type: ignore[attr-defined]
 
-    def owes(p: jax.Array) -> bool:
-        return is_narrow(p) if kahan_sum is None else kahan_sum
+    algorithm: Algorithm
+    state_type: type[Any]
+    learning_rate: Any
+    weight_decay: Any
+    mask: Any
+    published_decay: bool
+    kahan_sum: bool | None
 
-    def init(params: Any) -> Any:
+    def __post_init__(self) -> None:
+        checked_choice("published_decay", self.published_decay, (True, False))
+        checked_choice("kahan_sum", self.kahan_sum, (True, False, None))
+        if not callable(self.learning_rate):
+            object.__setattr__(self, "learning_rate", checked_number("learning_rate", floating(self.learning_rate)))
+        object.__setattr__(self, "weight_decay", checked_number("weight_decay", floating(self.weight_decay)))
+
+    def transformation(self) -> optax.GradientTransformationExtraArgs:
+        return optax.GradientTransformationExtraArgs(self.init, self.update)
+
+    @property
+    def slots(self) -> list[str]:
+        """The fields of the algorithm's state that are like the parameters."""
+        return [name for name in self.algorithm.state_type._fields if name != "step"]  # type: ignore[attr-defined]
+
+    @property
+    def decays(self) -> bool:
+        return not isinstance(self.weight_decay, float) or self.weight_decay != 0.0
+
+    def needs_compensation(self, param: jax.Array) -> bool:
+        return is_narrow(param) if self.kahan_sum is None else self.kahan_sum
+
+    def init(self, params: Any) -> Any:
         for path, p in jax.tree.leaves_with_path(jax.tree.map(as_leaf, params)):
-            check_real_floating("params", path, p)
+            check_floating("params", path, p)
 
         # `jax.tree.map` alone touches the parameters: optax maps over states by initialising from placeholders.
         def initial(name: str) -> Any:
-            return jax.tree.map(lambda p: getattr(algorithm.init(wide(as_leaf(p)), xp=jnp), name), params)
+            return jax.tree.map(lambda p: getattr(self.algorithm.init(wide(as_leaf(p)), xp=jnp), name), params)
+
+        def compensation(p: Any) -> Any:
+            return jnp.zeros_like(as_leaf(p)) if self.needs_compensation(as_leaf(p)) else None
 
         # A tree of nothing but None would not do: `optax.tree.map_params` could not lay another tree along it.
-        owing = kahan_sum or any(owes(as_leaf(p)) for p in jax.tree.leaves(params))
-        return state_type(
+        compensated = self.kahan_sum or any(self.needs_compensation(as_leaf(p)) for p in jax.tree.leaves(params))
+        return self.state_type(
             step=jnp.zeros((), jnp.int32),
-            **{name: initial(name) for name in slots},
-            compensation=jax.tree.map(lambda p: jnp.zeros_like(as_leaf(p)) if owes(as_leaf(p)) else None, params)
-            if owing
-            else None,
+            **{name: initial(name) for name in self.slots},
+            compensation=jax.tree.map(compensation, params) if compensated else None,
         )
 
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         del extra_args
-        if not isinstance(state, state_type):
-            raise TypeError(
-                f"Invalid state: {type(state).__name__} (expected {state_type.__name__}, as init returns it)"
+        self.check_state(state, params)
+        check_structure(updates, getattr(state, self.slots[0]), params)
+        paths, treedef = jax.tree.flatten_with_path(updates)
+        paths, grads = [path for path, _ in paths], [as_leaf(g) for _, g in paths]
+        slots = [leaves_along(f"state.{name}", getattr(state, name), treedef) for name in self.slots]
+        if state.compensation is None:
+            compensations = [None] * len(grads)
+        else:
+            compensations = leaves_along("state.compensation", state.compensation, treedef)
+        if params is None:
+            thetas = [self.stand_in(g, v) for g, v in zip(grads, slots[0], strict=True)]
+        else:
+            thetas = [as_leaf(p) for p in leaves_along("params", params, treedef)]
+        for path, g, theta in zip(paths, grads, thetas, strict=True):
+            check_gradient(path, g, theta)
+        rates = self.decay_rates(params, paths, treedef)
+        lr = self.current_lr(state.step)
+
+        leaves = [
+            self.update_leaf(g, dict(zip(self.slots, own, strict=True)), c, theta, rate, state.step, lr, params is None)
+            for g, own, c, theta, rate in zip(
+                grads, zip(*slots, strict=True), compensations, thetas, rates, strict=True
             )
-        if params is None and (decays or state.compensation is not None):
+        ]
+        increments, new_slots, compensations = zip(*leaves, strict=True) if leaves else ((), (), ())
+        return treedef.unflatten(increments), self.state_type(
+            step=optax.safe_increment(state.step),
+            **{name: treedef.unflatten([own[name] for own in new_slots]) for name in self.slots},
+            compensation=None if state.compensation is None else treedef.unflatten(compensations),
+        )
+
+    def check_state(self, state: Any, params: Any) -> None:
+        if not isinstance(state, self.state_type):
+            expected = self.state_type.__name__
+            raise TypeError(f"Invalid state: {type(state).__name__} (expected {expected}, as init returns it)")
+        if params is None and (self.decays or state.compensation is not None):
             raise ValueError(
                 "Invalid params: None (expected the current parameters, for weight decay or a compensated sum: call "
                 "update(updates, state, params))"
             )
-        lr = checked_number("learning_rate", floating(learning_rate(state.step))) if schedules else learning_rate
-        paths, treedef = jax.tree.flatten_with_path(updates)
-        grads = [as_leaf(g) for _, g in paths]
-        columns = [leaves_along(f"state.{name}", getattr(state, name), treedef) for name in slots]
-        owed = [None] * len(grads)
-        if state.compensation is not None:
-            owed = leaves_along("state.compensation", state.compensation, treedef)
-        if params is not None:
-            thetas = [as_leaf(p) for p in leaves_along("params", params, treedef)]
-        else:
-            # Shapes and dtypes are all that matters then, and leaves whose sum is not compensated are as wide as their
-            # state, unless they were asked to be.
-            thetas = [g if kahan_sum is False and is_narrow(g) else v for g, v in zip(grads, columns[0], strict=True)]
-        for (path, _), g, theta in zip(paths, grads, thetas, strict=True):
-            check_gradient(path, g, theta)
-        decayed = [decays] * len(grads)
-        if decays and mask is not None:
-            marks = jax.tree.broadcast(mask(params) if callable(mask) else mask, params)
-            decayed = [
-                checked_mark(path, mark)
-                for (path, _), mark in zip(paths, leaves_along("mask", marks, treedef), strict=True)
-            ]
 
-        results = [
-            update_leaf(g, dict(zip(slots, own, strict=True)), c, theta, state.step, lr, decay, params is not None)
-            for g, own, c, theta, decay in zip(grads, zip(*columns, strict=True), owed, thetas, decayed, strict=True)
+    def current_lr(self, step: jax.Array) -> Any:
+        if not callable(self.learning_rate):
+            return self.learning_rate
+        return checked_number("learning_rate", floating(self.learning_rate(step)))
+
+    def stand_in(self, grad: jax.Array, velocity: jax.Array) -> jax.Array:
+        """Return an array of the shape and dtype of a parameter that is not given; its values do not matter then."""
+        # parameters whose sum is not compensated are as wide as their state, unless they were asked to be
+        narrow = self.kahan_sum is False and is_narrow(grad) and velocity.dtype == jnp.float32
+        return grad if narrow else velocity
+
+    def decay_rates(self, params: Any, paths: list[Any], treedef: Any) -> list[Any]:
+        """Return each leaf's rate of decay. A mask's leaves are plain booleans as a rule; traced ones are respected."""
+        if not self.decays or self.mask is None:
+            return [self.weight_decay] * len(paths)
+        mask = jax.tree.broadcast(self.mask(params) if callable(self.mask) else self.mask, params)
+        marks = [checked_mark(*leaf) for leaf in zip(paths, leaves_along("mask", mask, treedef), strict=True)]
+        return [
+            (self.weight_decay if mark else 0.0) if isinstance(mark, bool) else jnp.where(mark, self.weight_decay, 0.0)
+            for mark in marks
         ]
-        new = {name: treedef.unflatten([own[name] for _, own, _ in results]) for name in slots}
-        compensation = None if state.compensation is None else treedef.unflatten([c for _, _, c in results])
-        step = optax.safe_increment(state.step)
-        return treedef.unflatten([u for u, _, _ in results]), state_type(step, **new, compensation=compensation)
 
-    def update_leaf(g: Any, own: Any, c: Any, theta: Any, step: Any, lr: Any, decay: Any, has_params: bool) -> Any:
-        stored, theta = theta, wide(theta)
-        dtype = theta.dtype
-        # a mask is made of plain booleans as a rule; a traced one is respected too
-        rate = weight_decay if decay is True else 0.0 if decay is False else jnp.where(decay, weight_decay, 0.0)
-        if "step" in algorithm.state_type._fields:  # type: ignore[attr-defined]
-            own = {**own, "step": step.astype(dtype)}
-        typed: Any = algorithm
-        typed = replace(typed, **{f.name: in_dtype(getattr(typed, f.name), dtype) for f in fields(typed)})
-        whole = theta if c is None else theta + wide(c)
-
-        def run(g: Any, own: Any, lr: Any) -> Any:
-            return update_with_decay(
-                typed,
-                g,
-                own,
-                whole,
-                lr,
-                in_dtype(rate, dtype),
-                published=published_decay,
-                xp=jnp,
-            )
-
-        g, own, lr = g.astype(dtype), algorithm.state_type(**own), in_dtype(lr, dtype)
-        # published decay and compensation read the old parameter: nothing is gained behind the new one
-        if not has_params or published_decay or c is not None or not on_one_cpu():
-            delta, next_own = run(g, own, lr)
+    def update_leaf(
+        self,
+        grad: jax.Array,
+        slots: dict[str, jax.Array],
+        compensation: jax.Array | None,
+        param: jax.Array,
+        decay_rate: Any,
+        step: jax.Array,
+        lr: Any,
+        without_params: bool,
+    ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array | None]:
+        """Return the increment, the next state and the next compensation of one leaf."""
+        theta = wide(param)
+        scalar_dtype = jnp.finfo(theta.dtype).dtype  # the real one where theta is complex
+        if "step" in self.algorithm.state_type._fields:  # type: ignore[attr-defined]
+            slots = {**slots, "step": step.astype(scalar_dtype)}
+        update = partial(
+            update_with_decay,
+            in_dtype(self.algorithm, scalar_dtype),
+            theta=theta if compensation is None else theta + wide(compensation),
+            lr=as_scalar(lr, scalar_dtype),
+            weight_decay=as_scalar(decay_rate, scalar_dtype),
+            published=self.published_decay,
+            xp=jnp,
+        )
+        grad, state = grad.astype(theta.dtype), self.algorithm.state_type(**slots)
+        # published decay and compensation compute the new state from the old parameter, which must be kept anyway
+        if without_params or self.published_decay or compensation is not None or not on_one_cpu():
+            delta, new_state = update(grad, state)
         else:
-            delta, next_own = one_behind_the_other(run, g, own, theta, lr)
-        if c is not None:
-            delta, c = compensated_increment(delta, wide(c), theta, lambda x: rounded(x, stored.dtype))
-            c = c.astype(stored.dtype)
-        return delta.astype(stored.dtype), next_own._asdict(), c
+            delta, new_state = update_state_after_params(update, grad, state, theta, jnp)
+        if compensation is not None:
+            delta, remainder = compensated_increment(
+                delta, wide(compensation), theta, lambda x: rounded(x, param.dtype)
+            )
+            compensation = remainder.astype(param.dtype)
+        return delta.astype(param.dtype), new_state._asdict(), compensation
 
-    return optax.GradientTransformationExtraArgs(init, update)
+
+def on_one_cpu() -> bool:
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+def check_structure(updates: Any, velocity: Any, params: Any) -> None:
+    """Refuse gradients whose structure differs from the state's; it is the state's fault if parameters have it too."""
+    found, expected = jax.tree.structure(updates), jax.tree.structure(velocity)
+    if found == expected:
+        return
+    if params is not None and found == jax.tree.structure(params):
+        raise ValueError(f"Invalid state.velocity: a tree {expected} (expected the structure of updates, {found})")
+    raise ValueError(
+        f"Invalid updates: a tree {found} (expected the structure of the parameters given to init, {expected})"
+    )
 
 
 def leaves_along(name: str, tree: Any, treedef: Any) -> list[Any]:
@@ -159,15 +213,19 @@ def leaves_along(name: str, tree: Any, treedef: Any) -> list[Any]:
         ) from error
 
 
-def check_real_floating(name: str, path: Any, x: Any) -> None:
-    if not is_real_floating(x):
-        raise TypeError(f"Invalid {name}{keystr(path)}: dtype {x.dtype} (expected a real floating-point dtype)")
+def check_floating(name: str, path: Any, x: Any) -> None:
+    if not is_real_floating(x) and not is_complex(x):
+        raise TypeError(
+            f"Invalid {name}{keystr(path)}: dtype {x.dtype} (expected a real or complex floating-point dtype)"
+        )
 
 
 def check_gradient(path: Any, g: Any, theta: Any) -> None:
-    if not is_real_floating(g):
+    if not is_real_floating(g) and not (is_complex(g) and is_complex(theta)):
+        kind = "real or complex" if is_complex(theta) else "real"
         raise TypeError(
-            f"Invalid updates{keystr(path)}: a gradient of dtype {g.dtype} (expected a real floating-point dtype)"
+            f"Invalid updates{keystr(path)}: a gradient of dtype {g.dtype} (expected a {kind} floating-point dtype, "
+            f"since the parameter's is {theta.dtype})"
         )
     if g.shape != theta.shape:
         raise ValueError(
@@ -215,5 +273,10 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     return y
 
 
-def in_dtype(value: Any, dtype: Any) -> Any:
+def in_dtype(algorithm: Any, dtype: Any) -> Any:
+    """Return an algorithm whose traced hyperparameters have a dtype."""
+    return replace(algorithm, **{f.name: as_scalar(getattr(algorithm, f.name), dtype) for f in fields(algorithm)})
+
+
+def as_scalar(value: Any, dtype: Any) -> Any:
     return value if isinstance(value, float) else jnp.asarray(value, dtype)

@@ -6,7 +6,7 @@ import jax
 import optax
 
 import inna_core
-from inna_optax._transform import elementwise, floating
+from inna_optax._transform import Elementwise, floating
 
 
 class INNAState(NamedTuple):
@@ -46,6 +46,7 @@ def inna(
     weight_decay: Any = inna_core.INNA.default_weight_decay,
     mask: Any = None,
     *,
+    published_decay: bool = False,
     kahan_sum: bool | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Return INNA, the inertial Newton algorithm, as an optax transformation.
@@ -58,6 +59,9 @@ def inna(
         weight_decay: decoupled decay: each step takes learning_rate * weight_decay * params away (default 0).
         mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: False where
             nothing decays.
+        published_decay: let the decay act on the velocity too, as one of the authors' two INNA files does (default
+            False; see `inna_core.weight_decay`). The decay is then about 1 / (alpha beta) times as strong as
+            weight_decay says.
         kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameters
             (default None: on for float16 and bfloat16 leaves, off otherwise). It needs ``params`` in `update`, and
             updates that reach `optax.apply_updates` unchanged: chain nothing behind.
@@ -67,7 +71,7 @@ def inna(
 
     Raises:
         ValueError: if a number is not finite or out of range; in `update`, if needed params are missing.
-        TypeError: if an argument has a wrong type; in `init`, if a leaf is not real floating point.
+        TypeError: if an argument has a wrong type; in `init`, if a leaf is not floating point, real or complex.
 
     Reference: Castera et al., JMLR 22(134), 2021; the equations are in `inna_core.inna`.
 
@@ -82,14 +86,10 @@ def inna(
         >>> int(state.step)
         1
     """
-    return elementwise(
-        inna_core.INNA(floating(alpha), floating(beta)),
-        INNAState,
-        learning_rate,
-        weight_decay,
-        mask,
-        kahan_sum=kahan_sum,
-    )
+    algorithm = inna_core.INNA(*map(floating, (alpha, beta)))
+    return Elementwise(
+        algorithm, INNAState, learning_rate, weight_decay, mask, published_decay, kahan_sum
+    ).transformation()
 
 
 def innaprop(
@@ -125,7 +125,7 @@ def innaprop(
 
     Raises:
         ValueError: if a number is not finite or out of range; in `update`, if needed params are missing.
-        TypeError: if an argument has a wrong type; in `init`, if a leaf is not real floating point.
+        TypeError: if an argument has a wrong type; in `init`, if a leaf is not floating point, real or complex.
 
     Reference: Bolte et al., arXiv:2410.05871, 2024; the equations are in `inna_core.innaprop`.
 
@@ -137,12 +137,7 @@ def innaprop(
         >>> [round(float(u), 6) for u in updates]  # the first step is -lr beta sign(gradient)
         [-0.002, 0.002]
     """
-    return elementwise(
-        inna_core.INNAprop(*map(floating, (alpha, beta, sigma, eps))),
-        INNApropState,
-        learning_rate,
-        weight_decay,
-        mask,
-        published_decay=published_decay,
-        kahan_sum=kahan_sum,
-    )
+    algorithm = inna_core.INNAprop(*map(floating, (alpha, beta, sigma, eps)))
+    return Elementwise(
+        algorithm, INNApropState, learning_rate, weight_decay, mask, published_decay, kahan_sum
+    ).transformation()

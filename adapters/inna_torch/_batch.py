@@ -27,7 +27,10 @@ from inna_torch._tensors import (
 LAYOUT, SHAPE, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "shape", "dtype", "device", "is_cpu"))
 CONTIGUOUS: Callable[[Tensor], bool] = torch.Tensor.is_contiguous
 ENTRIES = attrgetter("entries")
-WIDE = ({torch.float32}, {torch.float64})
+KIND = attrgetter("shape", "dtype", "is_cpu", "layout")
+PLAIN_KINDS = {(dtype, True, torch.strided) for dtype in (torch.float32, torch.float64)}
+COMPENSATED = (*LOW_PRECISION, torch.complex32)
+"""Dtypes of parameters whose sums are compensated by default."""
 ONE = torch.tensor(1.0, device="cpu")
 
 
@@ -41,6 +44,8 @@ class Batch:
         slots: the other tensors of their states but for the step, by name, likewise.
         states: the parameters' states: plain dicts, or all of them `ScaledState`.
         step: number of steps made before, 0 where the algorithm does not count; None where only the device knows it.
+        dtype: of the parameters.
+        device: of all tensors but the counters of steps.
         native: whether no tensor is of a subclass, which multi-tensor calls and compiled code may not know.
         dense: whether each parameter, its gradient and slots fill memory in the same order, without gaps.
     """
@@ -50,6 +55,8 @@ class Batch:
     slots: dict[str, Tensors]
     states: list[Any]
     step: float | None
+    dtype: torch.dtype
+    device: torch.device
     native: bool
     dense: bool
 
@@ -58,26 +65,15 @@ class Batch:
         return [self.params, self.grads, *self.slots.values()]
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.params[0].dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.params[0].device
-
-    @property
     def scaled(self) -> bool:
         """Whether the velocities may be held times a factor."""
         return type(self.states[0]) is ScaledState
 
+    @property
     def suits_kernels(self) -> bool:
-        """Return whether torch's fused kernels, which know neither strides nor compensation, take these tensors."""
-        return (
-            self.dense
-            and self.native
-            and "compensation" not in self.slots
-            and self.dtype == self.grads[0].dtype in (torch.float32, torch.float64)
-        )
+        """Whether torch's fused kernels, which know neither strides nor compensation, take these tensors."""
+        wide = self.dtype == self.grads[0].dtype in (torch.float32, torch.float64)
+        return wide and self.dense and self.native and "compensation" not in self.slots
 
     def count_step(self) -> None:
         """Add one to the counters of steps, if the algorithm has them, and drop compensations that are out of use."""
@@ -99,7 +95,7 @@ def held_entries(states: Iterable[Any]) -> list[dict[str, Any]]:
 def slot_names(hyper: Hyperparameters, dtype: torch.dtype) -> list[str]:
     """Return the entries of a state that hold a tensor like the parameter."""
     names = [name for name in hyper.algorithm.state_type._fields if name != "step"]
-    compensated = dtype in LOW_PRECISION if hyper.kahan_sum is None else hyper.kahan_sum
+    compensated = dtype in COMPENSATED if hyper.kahan_sum is None else hyper.kahan_sum
     return [*names, "compensation"] if compensated else names
 
 
@@ -115,31 +111,43 @@ def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters
         RuntimeError: if a gradient is sparse, or a parameter cannot be written in place.
         TypeError, ValueError: if a gradient or a state does not fit its parameter.
     """
-    rows: list[Any] = []
+    owners, grads, own_states = [], [], []
     for p in params:
         grad = p.grad
         if grad is not None:
-            rows.append((p, grad, states[p]))
-    if not rows:
+            owners.append(p)
+            grads.append(grad)
+            own_states.append(states[p])
+    if not owners:
         return []
-    owners, grads, own_states = map(list, zip(*rows, strict=True))
-    batches = []
-    for owners, grads, own_states in partition([list(map(DTYPE, owners))], [owners, grads, own_states]):
-        names = slot_names(hyper, owners[0].dtype.to_real())
-        held = held_entries(own_states)
-        try:
-            slots = [[entries[name] for entries in held] for name in names]
-        except KeyError:
-            for p, state in zip(owners, own_states, strict=True):
-                init_state(p, state, hyper)
-            slots = [[entries[name] for entries in held] for name in names]
-        steps = steps_before(held, hyper)
-        columns = [owners, grads, *slots]
-        if len(set(steps)) == 1 == len(set(map(type, own_states))) and not (hyper.differentiable or hyper.capturable) and alike(columns):
-            batches.append(Batch(owners, grads, dict(zip(names, slots, strict=True)), own_states, steps[0], True, True))
-        else:
-            batches += split(columns, names, own_states, steps, hyper)
-    return batches
+    return [
+        batch
+        for part in partition([list(map(DTYPE, owners))], [owners, grads, own_states])
+        for batch in gather_dtype(*part, hyper)
+    ]
+
+
+def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hyperparameters) -> list[Batch]:
+    """Return the batches of parameters of one dtype."""
+    dtype = owners[0].dtype
+    names = slot_names(hyper, dtype)
+    held = held_entries(states)
+    try:
+        slots = [[entries[name] for entries in held] for name in names]
+    except KeyError:
+        for p, state in zip(owners, states, strict=True):
+            init_state(p, state, hyper)
+        slots = [[entries[name] for entries in held] for name in names]
+    steps = steps_before(held, hyper)
+    columns = [owners, grads, *slots]
+    if (
+        alike(columns)
+        and len(set(steps)) == 1 == len(set(map(type, states)))
+        and not (hyper.differentiable or hyper.capturable)
+    ):
+        named = dict(zip(names, slots, strict=True))
+        return [Batch(owners, grads, named, states, steps[0], dtype, owners[0].device, True, True)]
+    return split(columns, names, states, steps, hyper)
 
 
 def partition(keys: list[list[Any]], columns: list[list[Any]]) -> list[list[list[Any]]]:
@@ -153,15 +161,13 @@ def partition(keys: list[list[Any]], columns: list[list[Any]]) -> list[list[list
 
 def alike(columns: list[Tensors]) -> bool:
     """Return whether all is well at first sight: contiguous tensors on the CPU, of one wide dtype and fitting shapes."""
-    tensors = list(chain.from_iterable(columns))
-    shapes = list(map(SHAPE, columns[0]))
+    first = list(map(KIND, columns[0]))
     return (
-        NATIVE_TENSOR_TYPES.issuperset(map(type, tensors))
-        and all(map(IS_CPU, tensors))
-        and set(map(LAYOUT, columns[1])) == {torch.strided}
-        and set(map(DTYPE, tensors)) in WIDE
-        and all(map(CONTIGUOUS, tensors))
-        and all([list(map(SHAPE, column)) == shapes for column in columns[1:]])
+        NATIVE_TENSOR_TYPES.issuperset(map(type, chain.from_iterable(columns)))
+        and all([list(map(KIND, column)) == first for column in columns[1:]])
+        and first[0][1:] in PLAIN_KINDS
+        and len(set(map(IS_CPU, columns[0]))) == 1
+        and all(map(CONTIGUOUS, chain.from_iterable(columns)))
     )
 
 
@@ -169,7 +175,7 @@ def split(
     columns: list[Tensors], names: list[str], states: list[Any], steps: list[float | None], hyper: Hyperparameters
 ) -> list[Batch]:
     """Return the batches of parameters of one dtype, their gradients and slots."""
-    dtype, owners = columns[0][0].dtype, columns[0]
+    owners, dtype = columns[0], columns[0][0].dtype
     native = [True] * len(owners)
     if not NATIVE_TENSOR_TYPES.issuperset(map(type, chain(*columns))):
         check_tensors(names, columns[2:])
@@ -179,11 +185,21 @@ def split(
     check_params(columns[0], hyper)
     check_columns(columns, names)
     if dtype.is_complex:
-        columns = [list(map(torch.view_as_real, column)) for column in columns]
+        columns, dtype = [list(map(torch.view_as_real, column)) for column in columns], dtype.to_real()
     dense = [all(same_dense_layout(x, row[0]) for x in row) for row in zip(*columns, strict=True)]
     keys = [list(map(DTYPE, columns[1])), list(map(DEVICE, columns[0])), native, dense, list(map(type, states)), steps]
     return [
-        Batch(params, grads, dict(zip(names, slots, strict=True)), members, step, is_native, is_dense)
+        Batch(
+            params,
+            grads,
+            dict(zip(names, slots, strict=True)),
+            members,
+            step,
+            dtype,
+            params[0].device,
+            is_native,
+            is_dense,
+        )
         for members, (step, *_), (is_native, *_), (is_dense, *_), params, grads, *slots in (
             partition(keys, [states, steps, native, dense, *columns])
         )
@@ -214,7 +230,7 @@ def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
             held.update(made)
             if type(state) is ScaledState:
                 state.scale = 1.0
-        if "compensation" in slot_names(hyper, real.dtype) and "compensation" not in held:
+        if "compensation" in slot_names(hyper, p.dtype) and "compensation" not in held:
             held["compensation"] = torch.zeros_like(p, requires_grad=False)
 
 
@@ -267,11 +283,15 @@ def check_columns(columns: list[Tensors], names: list[str]) -> None:
     """Refuse gradients and slots that do not fit their parameters, all of one dtype."""
     params, grads, *slots = columns
     for layout in set(map(LAYOUT, grads)) - {torch.strided}:
-        raise RuntimeError(f"Invalid grad: layout {layout} (expected torch.strided: sparse gradients are not supported)")
+        raise RuntimeError(
+            f"Invalid grad: layout {layout} (expected torch.strided: sparse gradients are not supported)"
+        )
     shapes, dtype = list(map(SHAPE, params)), params[0].dtype
     for name, column in zip(("grad", *names), columns[1:], strict=True):
         if list(map(SHAPE, column)) != shapes or list(map(DEVICE, column)) != list(map(DEVICE, params)):
-            x, p = next((x, p) for x, p in zip(column, params, strict=True) if x.shape != p.shape or x.device != p.device)
+            x, p = next(
+                (x, p) for x, p in zip(column, params, strict=True) if x.shape != p.shape or x.device != p.device
+            )
             argument, what = ("grad", "") if name == "grad" else ("state", f"{name} of ")
             raise ValueError(
                 f"Invalid {argument}: {what}shape {tuple(x.shape)} on {x.device} (expected {tuple(p.shape)} on "

@@ -6,14 +6,15 @@ from itertools import chain
 from typing import Any, ClassVar
 
 import torch
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.optim import Optimizer
 from torch.optim.optimizer import _get_scalar_dtype, _use_grad_for_differentiable
 
 from inna_core.algorithm import Algorithm
-from inna_torch._batch import Batch, gather, held_entries
+from inna_torch._batch import gather, held_entries
 from inna_torch._hyperparameters import FLAGS_OF_OLD_STATES, Hyperparameters, entry_names, hyperparameters, validate
 from inna_torch._scaled_state import ScaledState
-from inna_torch._tensors import NATIVE_TENSOR_TYPES, TORCH, Tensor, is_expanded, state_dtype
+from inna_torch._tensors import TORCH, Tensor, is_expanded, state_dtype
 from inna_torch.paths import fused_sgd, select, single
 
 
@@ -91,38 +92,31 @@ class Elementwise(Optimizer):
         if torch.compiler.is_compiling():
             for group in self.param_groups:
                 self._traced_step(group)
-        else:
+        elif get_eval_frame_callback() is None:
             self._step()
+        else:  # a frame that torch.compile gave up on would have its callees compiled
+            TORCH._disable_dynamo(self._step)()
         return loss
 
-    @TORCH._disable_dynamo  # a frame that torch.compile gave up on would otherwise have its callees compiled
     def _step(self) -> None:
-        batches, plans = [], []
+        steps = []
         for group in self.param_groups:
             hyper = hyperparameters(self.algorithm, group)
             for batch in gather(group["params"], self.state, hyper):
-                batches.append(batch)
-                plans.append(select.plan(batch, hyper, self._warned))
-        if not all(batch.params[0].is_cpu for batch in batches):
-            # torch's own, under its newer or older name
-            check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
-            (check_capture or self._cuda_graph_capture_health_check)()
-        if self._unscale_gradients(batches):
+                steps.append((batch, select.plan(batch, hyper, self._warned)))
+                if batch.device.type != "cpu":
+                    # torch's own, under its newer or older name
+                    check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
+                    (check_capture or self._cuda_graph_capture_health_check)()
+        if getattr(self, "found_inf", None) is not None and bool(self.found_inf):  # type: ignore[attr-defined]
             return
-        for batch, plan in zip(batches, plans, strict=True):
+        if getattr(self, "grad_scale", None) is not None:
+            inverse = 1.0 / float(self.grad_scale)  # type: ignore[attr-defined]
+            for batch, _ in steps:
+                batch.grads[:] = [g * inverse if is_expanded(g) else g.mul_(inverse) for g in batch.grads]
+        for batch, plan in steps:
             plan()
             batch.count_step()
-
-    def _unscale_gradients(self, batches: Iterable[Batch]) -> bool:
-        """Take GradScaler's scale off the gradients; return whether it found an infinite one, and do nothing then."""
-        found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
-        if found is not None and bool(found):
-            return True
-        if scale is not None:
-            inverse = 1.0 / float(scale)
-            for batch in batches:
-                batch.grads[:] = [g * inverse if is_expanded(g) else g.mul_(inverse) for g in batch.grads]
-        return False
 
     # What torch.compile traces
 

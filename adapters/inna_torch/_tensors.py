@@ -46,11 +46,6 @@ def same_dense_layout(x: Tensor, like: Tensor) -> bool:
     return x.stride() == like.stride() and TORCH.ops.aten.is_non_overlapping_and_dense(x)
 
 
-def flatten(tensors: Tensors) -> Tensor:
-    """Return the elements of dense tensors in one new one-dimensional tensor."""
-    return torch.cat(list(map(as_flat, tensors))) if len(tensors) > 1 else as_flat(tensors[0]).clone()
-
-
 def as_flat(x: Tensor) -> Tensor:
     """Return a dense tensor as a one-dimensional view of its memory."""
     return x if x.ndim == 1 else x.view(-1) if x.is_contiguous() else x.as_strided((x.numel(),), (1,))
@@ -63,25 +58,31 @@ def block_numel(tensors: Tensors) -> int:
     return max(sum(map(torch.Tensor.numel, tensors)) // BLOCKS, 2 * CACHE_BLOCK_NUMEL)
 
 
-def blocks(columns: Sequence[Tensors], size: int, *, cut: bool = True) -> Iterator[list[Tensors]]:
+def blocks(columns: Sequence[Tensors], size: int, *, shared: int, cut: bool = True) -> Iterator[list[Tensors]]:
     """Cut lists of tensors into blocks.
 
     Args:
         columns: lists of equal length; tensors at the same position have the same shape, dense and alike in memory.
-        size: most elements of a block. Tensors of less than half as many share one.
+        size: most elements of a block.
+        shared: most elements of a tensor that shares a block with others.
         cut: whether to cut larger tensors.
 
     Yields:
-        Columns of whole small tensors, or of one flat view into a larger tensor. Tensors without elements are left out.
+        Columns of whole tensors, or of one flat view into a larger tensor. Tensors without elements are left out.
     """
     lengths = list(map(torch.Tensor.numel, columns[0]))
+    if sum(lengths) <= size and max(lengths) <= shared and min(lengths):
+        yield list(columns)
+        return
     open_block: list[int] = []
     room = size
     for i, n in enumerate(lengths):
-        if 2 * n >= size:
-            length = math.ceil(n / math.ceil(n / size)) if cut else n  # equal pieces, rather than a short rest
+        if n > size and cut:
+            length = math.ceil(n / math.ceil(n / size))  # equal pieces, rather than a short rest
             rows = [as_flat(column[i]).split(length) for column in columns]
             yield from ([[x] for x in piece] for piece in zip(*rows, strict=True))
+        elif n > shared:
+            yield [[column[i]] for column in columns]
         elif n:
             if n > room:
                 yield [[column[j] for j in open_block] for column in columns]
@@ -107,7 +108,7 @@ def update_in_blocks(update: Callable[[Tensors], Any], columns: Sequence[Tensors
         cut: whether to cut larger tensors.
     """
     size = CACHE_BLOCK_NUMEL if columns[0][0].is_cpu else ACCELERATOR_BLOCK_NUMEL
-    for block in blocks(columns, size, cut=cut):
+    for block in blocks(columns, size, shared=size // 2, cut=cut):
         views = [list(map(as_flat, column)) for column in block]
         if len(block[0]) == 1 or share_memory(block[0]):
             for row in zip(*views, strict=True):

@@ -181,3 +181,55 @@ def test_an_update_refuses_lr_itself(algorithm: Any, bad: Any) -> None:
     x = np.ones(3)
     with pytest.raises((ValueError, TypeError), match=rf"Invalid lr: {re.escape(repr(bad))}"):
         algorithm.update(x, algorithm.init(x), x, bad)
+
+
+def psi_loop(theta: np.ndarray, grads: list[np.ndarray], lr: float, decay: float, way: str) -> np.ndarray:
+    """The loops of the authors' two INNA files for torch, which differ in their weight decay."""
+    alpha, beta = 0.5, 0.1
+    psi = (1 - alpha * beta) * theta
+    for g in grads:
+        if way == "published":  # github.com/innaprop/innaprop
+            theta = theta * (1 - lr * decay)
+        phase = (alpha - 1 / beta) * theta + psi / beta
+        psi = psi - lr * phase
+        push = phase + beta * g
+        if way == "L2":  # github.com/camcastera/INNA-for-DeepLearning
+            push = push + decay * theta
+        theta = theta - lr * push
+    return theta
+
+
+@pytest.mark.parametrize("way", ["published", "L2"])
+def test_the_authors_decays_are_the_documented_formulas(way: str) -> None:
+    lr, decay, inna = 0.05, 0.3, inna_core.INNA(0.5, 0.1)
+    theta, *grads = random_arrays(0, ((50,),) * 201)
+    want = psi_loop(theta, grads, lr, decay, way)
+    state = inna.init(theta)
+    for g in grads:
+        if way == "published":
+            delta, state = update_with_decay(inna, g, state, theta, lr, decay, published=True)
+        else:
+            delta, state = inna.update(g + decay / inna.beta * theta, state, theta, lr)
+        theta = theta + delta
+    assert np.max(np.abs(theta - want)) <= 1e-13 * np.max(np.abs(want))
+    # the three ways are three trajectories
+    others = [psi_loop(random_arrays(0, ((50,),))[0], grads, lr, decay, other) for other in ("published", "L2", "none")]
+    assert sum(np.allclose(want, other, rtol=1e-3) for other in others) == 1
+
+
+@pytest.mark.parametrize("algorithm", [inna_core.INNA(), inna_core.INNAprop()], ids=["INNA", "INNAprop"])
+def test_a_phase_that_turns_gradients_turns_the_trajectory(algorithm: Any) -> None:
+    """Multiplication by i is exact; a real problem stays real, to the rounding of the modulus."""
+
+    def run(turn: complex, kind: Any) -> np.ndarray:
+        theta = turn * random_arrays(0, ((50,),))[0].astype(kind)
+        state = algorithm.init(theta)
+        for k in range(5):
+            g = turn * random_arrays(k + 1, ((50,),))[0]
+            delta, state = update_with_decay(algorithm, g.astype(kind), state, theta, 0.01, 0.1)
+            theta = theta + delta
+        return theta
+
+    assert np.array_equal(run(1j, complex), 1j * run(1, complex))
+    assert np.allclose(run(1, complex), run(1, float), rtol=1e-14, atol=1e-15)
+    assert dynamics.energy(0.0, [np.asarray([3j, 4.0])], alpha=0.5, beta=0.1) == 25.0

@@ -361,6 +361,10 @@ def embedding(name: str) -> dict[str, Any]:
         import tensorflow as tf
 
         gradient = tf.IndexedSlices(tf.constant(values), tf.constant(rows), tf.constant([5, 2]))
+    elif keras.backend.backend() == "jax":
+        from jax.experimental.sparse import BCOO
+
+        gradient = BCOO((values, np.asarray(rows)[:, None]), shape=(5, 2), indices_sorted=False, unique_indices=False)
     else:
         gradient = ops.convert_to_tensor(dense)
     other = keras.Variable(start, name="other")
@@ -447,6 +451,19 @@ def several_optimizers(name: str) -> dict[str, Any]:
     return {"got": steps(both), "want": [kernel, bias]}
 
 
+def numbered_names(name: str) -> dict[str, Any]:
+    """Return the names of three optimizers, and the paths that a model trained by two of them shows."""
+    keras.utils.clear_session(free_memory=False)
+    ours = [OPTIMIZERS[name](), OPTIMIZERS[name](), OPTIMIZERS[name](name="mine")]
+    optimizer_map = keras.optimizers.OptimizerMap(ours[0])
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    optimizer_map[model.layers[1].kernel.path] = ours[1]
+    model.compile(optimizer=keras.optimizers.MultiOptimizer(optimizer_map), loss="mse")
+    fit(model, 1)
+    paths = [v.path for v in model.optimizer.variables]
+    return {"names": [one.name for one in ours], "paths": paths, "tree": sorted(model.get_state_tree())}
+
+
 def data_parallel(name: str) -> dict[str, Any]:
     """Fit on 8 forced devices and on one; JAX only."""
     weights = []
@@ -490,7 +507,7 @@ def velocity_that_forgets() -> dict[str, Any]:
 
 def rounding(dtype: str) -> tuple[Any, Any]:
     """Return what `rounding_to` and a cast make of numbers that are hard to round, without XLA."""
-    from inna_keras._base import rounding_to
+    from inna_keras._tensors import rounding_to
 
     every = np.arange(2**16, dtype="uint16")
     near = (

@@ -306,6 +306,14 @@ def test_multi_optimizer(name: str, call: Any) -> None:
     assert difference(found["got"], found["want"]) <= ROUNDING
 
 
+@each_optimizer
+def test_names_are_numbered_as_keras_numbers_its_own(name: str, call: Any) -> None:
+    found, first = call("numbered_names", name), name.lower()
+    assert found["names"] == [first, f"{first}_1", "mine"]
+    assert len(set(found["paths"])) == len(found["paths"])
+    assert "optimizer_variables" in found["tree"]
+
+
 def test_a_velocity_that_forgets(call: Any) -> None:
     """A kernel that divides by 1 - alpha lr fails here."""
     found = call("velocity_that_forgets")

@@ -1,6 +1,7 @@
 """Checks of `inna_keras`' summaries and training; imported only where a Keras backend has been chosen."""
 
 import inspect
+import threading
 from typing import Any
 
 import keras
@@ -9,13 +10,11 @@ from keras import layers
 
 import inna_core
 import inna_keras
+from conformance_tests.newton.keras_layers import layer_case
 from conformance_tests.newton.networks import SHAPES, largest_errors, problem
-from inna_keras.newton_derivatives import compiled
+from inna_keras.newton.autodiff import compiled
 
 ops: Any = keras.ops  # whose annotations know symbolic tensors alone
-
-keras.config.set_floatx("float64")
-keras.config.set_dtype_policy("float64")
 
 
 def network_of(kind: str) -> Any:
@@ -42,54 +41,6 @@ def network_summary(kind: str, order: int = 3) -> list[np.ndarray]:
     found = inna_keras.summary(loss, model, moves, order=order)
     assert len(SHAPES[kind]) == found.gradient.shape[0]
     return [ops.convert_to_numpy(a) for a in found]
-
-
-LAYERS: dict[str, Any] = {
-    "Dense": lambda: layers.Dense(5, "tanh"),
-    "Conv1D": lambda: layers.Conv1D(3, 2),
-    "Conv2D": lambda: layers.Conv2D(3, 2),
-    "DepthwiseConv2D": lambda: layers.DepthwiseConv2D(2),
-    "Conv2DTranspose": lambda: layers.Conv2DTranspose(3, 2),
-    "MaxPooling2D": lambda: layers.MaxPooling2D(2),
-    "AveragePooling2D": lambda: layers.AveragePooling2D(2),
-    "GlobalAveragePooling2D": lambda: layers.GlobalAveragePooling2D(),
-    "LayerNormalization": lambda: layers.LayerNormalization(epsilon=0.1),
-    "BatchNormalization": lambda: layers.BatchNormalization(),
-    "relu": lambda: layers.Activation("relu"),
-    "gelu": lambda: layers.Activation("gelu"),
-    "silu": lambda: layers.Activation("silu"),
-    "softplus": lambda: layers.Activation("softplus"),
-    "softmax": lambda: layers.Activation("softmax"),
-    "SimpleRNN": lambda: layers.SimpleRNN(4),
-    "Embedding": lambda: layers.Embedding(5, 3),
-}
-
-INPUT_SHAPES = {2: (6, 4), 3: (4, 5, 4), 4: (3, 4, 4, 2)}
-RANK = {"Conv1D": 3, "SimpleRNN": 3, **dict.fromkeys([name for name in LAYERS if "2D" in name], 4)}
-
-
-def layer_case(name: str) -> tuple[Any, Any, list[np.ndarray], list[Any]]:
-    """Return a network with the layer in the middle, its loss in training mode, its weights and a direction."""
-    rng = np.random.default_rng(3)
-    keras.utils.set_random_seed(0)
-    shape = INPUT_SHAPES[RANK.get(name, 2)]
-    layer = LAYERS[name]()
-    if name == "Embedding":
-        x = rng.integers(0, 5, (6, 3))
-        model = keras.Sequential([keras.Input(x.shape[1:], dtype="int32"), layer])
-    else:
-        x = rng.normal(0, 1, shape)
-        model = keras.Sequential([keras.Input(shape[1:]), layers.Dense(shape[-1]), layer])
-    variables = model.trainable_variables
-    start = [rng.normal(0, 0.5, v.shape) for v in variables]
-    moves = [ops.convert_to_tensor(rng.normal(0, 0.5, v.shape)) for v in variables]
-    x = ops.convert_to_tensor(x)
-    y = ops.convert_to_tensor(rng.normal(0, 1, model(x).shape))
-
-    def loss() -> Any:
-        return ops.mean((ops.tanh(model(x, training=True)) - y) ** 2)
-
-    return variables, loss, start, moves
 
 
 def layer_summary(name: str) -> list[np.ndarray]:
@@ -120,15 +71,48 @@ def layer_errors(name: str) -> tuple[float, float, float]:
     return largest_errors(evaluate, len(variables))
 
 
-def refused() -> str:
-    """Return the message with which a layer without correct derivatives is refused."""
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.GroupNormalization(2)])
-    x = ops.ones((3, 4))
-    try:
-        inna_keras.summary(lambda: ops.mean(model(x)), model, [ops.ones(v.shape) for v in model.trainable_variables])
-    except NotImplementedError as error:
-        return str(error)
-    return "nothing was refused"
+def refusals_of_spectral_normalisation() -> list[str]:
+    """Return the messages with which a model with a spectral normalisation is refused."""
+    model = keras.Sequential([keras.Input((4,)), layers.SpectralNormalization(layers.Dense(4), name="spectral")])
+    x, directions = ops.ones((3, 4)), [ops.ones(v.shape) for v in model.trainable_variables]
+    return [
+        message(lambda: inna_keras.summary(lambda: ops.mean(model(x)), model, directions), NotImplementedError),
+        message(lambda: inna_keras.NewtonSummary(model, "mse"), NotImplementedError),
+    ]
+
+
+def refusal_of_moments_in_a_function() -> str:
+    """Return the message with which ``tf.nn.moments`` is refused where its derivatives cannot be mended."""
+    import tensorflow as tf
+
+    w = keras.Variable(np.ones(3))
+    variance: Any = tf.function(lambda x: tf.nn.moments(x, [0])[1])
+    return message(lambda: inna_keras.summary(lambda: variance(w * w), [w], [ops.ones(3)]), NotImplementedError)
+
+
+def layers_in_other_threads() -> dict[str, bool]:
+    """Return whether models trained in another thread during a summary move their averages: its model and another."""
+    models = {
+        name: keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.BatchNormalization()])
+        for name in ("own model", "other model")
+    }
+    x = ops.convert_to_tensor(np.random.default_rng(0).normal(2, 3, (16, 4)))
+
+    def train() -> None:
+        for model in models.values():
+            model(x, training=True)
+
+    def loss() -> Any:
+        thread = threading.Thread(target=train)
+        thread.start()
+        thread.join()
+        return ops.mean(models["own model"](x, training=True) ** 2)
+
+    averages = {name: model.non_trainable_variables[0] for name, model in models.items()}
+    before = {name: ops.convert_to_numpy(average).copy() for name, average in averages.items()}
+    own = models["own model"]
+    inna_keras.summary(loss, own, [ops.ones(v.shape) for v in own.trainable_variables])
+    return {name: not np.array_equal(before[name], ops.convert_to_numpy(v)) for name, v in averages.items()}
 
 
 def moving_averages_stay() -> bool:
@@ -152,6 +136,9 @@ def moving_averages_stay() -> bool:
     return same and moved
 
 
+RULE = inna_core.StepSizes(period=3, average=0.5)
+
+
 def trained(algorithm: str, steps: int, resume_at: int | None = None) -> tuple[list[np.ndarray], list[float]]:
     """Return the weights and the losses of a run over the MLP, given up and taken up again at some step."""
     weights, _, x, y = problem("mlp")
@@ -163,7 +150,7 @@ def trained(algorithm: str, steps: int, resume_at: int | None = None) -> tuple[l
         def loss(y: Any, logits: Any) -> Any:
             return -ops.sum(y * ops.log_softmax(logits), axis=-1)
 
-        return inna_keras.NewtonSummary(model, loss, getattr(inna_core, algorithm)(), period=3, average=0.5)
+        return inna_keras.NewtonSummary(model, loss, getattr(inna_core, algorithm)(), rule=RULE)
 
     trainer = opened()
     for variable, value in zip(trainer.variables, weights, strict=True):
@@ -211,10 +198,10 @@ def with_callbacks() -> dict[str, Any]:
     }
 
 
-def message(call: Any) -> str:
+def message(call: Any, errors: Any = (ValueError, TypeError)) -> str:
     try:
         call()
-    except (ValueError, TypeError) as error:
+    except errors as error:
         return str(error)
     return "nothing was refused"
 
@@ -231,7 +218,7 @@ def as_keras_does() -> dict[str, Any]:
     others = [ops.convert_to_tensor(v) for v in model.non_trainable_variables]
     values = [ops.convert_to_tensor(v) for v in weights]
     moves = [ops.ones_like(v) for v in values]
-    found = trainer._derivatives(values, moves, others, x, y)
+    found = trainer._summary(values, moves, others, x, y)
     bare = inna_keras.summary(lambda: ops.mean((model(x) - y) ** 2), model, moves)
     model.compile(loss="mse")
     evaluate: Any = model.evaluate
@@ -246,28 +233,28 @@ def as_keras_does() -> dict[str, Any]:
     slopes = []
     for _ in range(3):
         now = [ops.convert_to_tensor(v) for v in dropping.non_trainable_variables]
-        slopes.append(float(ops.convert_to_numpy(other._derivatives(values, moves, now, x, y).gradient)[0]))
+        slopes.append(float(ops.convert_to_numpy(other._summary(values, moves, now, x, y).gradient)[0]))
         other.step(x, y, x, y)
 
     before = other.state_dict()
-    wider = inna_keras.NewtonSummary(dropping, "mse", inna_core.INNA(), window=2, average=0.0)
+    rule = inna_core.StepSizes(window=2, average=0.0)
+    wider = inna_keras.NewtonSummary(dropping, "mse", inna_core.INNA(), rule=rule)
     states = [message(lambda: wider.load_state_dict(before)), message(lambda: wider.load_state_dict({}))]
     good: dict[str, Any] = {"x": x, "y": y, "verbose": 0}
     bad = {"y": y[:7], "x": [1.0], "batch_size": 0, "epochs": 1.5, "summary_size": 0}
     refusals = {
         name: message(lambda name=name, value=value: other.fit(**{**good, name: value})) for name, value in bad.items()
     }
-    for name, value in (("algorithm", inna_core.INNA), ("period", 0)):
+    for name, value in (("algorithm", inna_core.INNA), ("rule", {"period": 3}), ("damping", -1.0)):
         options: dict[str, Any] = {name: value}
         refusals[name] = message(lambda options=options: inna_keras.NewtonSummary(model, "mse", **options))
-    parameters = inspect.signature(inna_keras.NewtonSummary).parameters
     return {
         "loss": loss,
         "keras": in_keras,
         "curvature": float(ops.convert_to_numpy(found.hessian)[0, 0]),
         "own curvature": float(ops.convert_to_numpy(bare.hessian)[0, 0]) + 2 * 100.0 * 12,
         "masks differ": len(set(slopes)) == 3,
-        "signature": {name: parameters[name].default for name in inna_core.StepSizes.__dataclass_fields__},
+        "rule": inspect.signature(inna_keras.NewtonSummary).parameters["rule"].default == inna_core.StepSizes(),
         "refusals": refusals,
         "states": states,
         "kept": wider.steps == 0 and wider.sizes is None and other.steps == 3,

@@ -1,8 +1,11 @@
 """Subproblems of Summary-Newton of every kind, and the conditions that their solutions must meet."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from inna_core import NewtonStepSizes, newton_step_sizes
 
 SIZES = (1, 2, 3, 5, 8, 13, 20, 32, 64)
 SIZE_WEIGHTS = (0.15, 0.15, 0.15, 0.15, 0.1, 0.1, 0.1, 0.07, 0.03)
@@ -112,3 +115,8 @@ def value(p: Subproblem, eta: np.ndarray) -> float:
     """Return the cubic model at eta."""
     cubic = np.sqrt(np.sum(np.cbrt(np.abs(p.third)) ** 2 * eta**2)) ** 3
     return float(-p.gradient @ eta + eta @ p.hessian @ eta / 2 + p.damping / 6 * cubic)
+
+
+def solved(p: Subproblem, **changes: Any) -> NewtonStepSizes:
+    """Return our step sizes."""
+    return newton_step_sizes(p.gradient, p.hessian, p.third, damping=p.damping, **changes)

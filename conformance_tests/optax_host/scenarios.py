@@ -34,8 +34,14 @@ def make(name: str, **changed: Any) -> optax.GradientTransformationExtraArgs:
 def tree(seed: int, dtype: Any = "float64") -> Params:
     """Return a pytree with a matrix, a vector, a scalar in a list, and None."""
     rng = np.random.default_rng(seed)
+
     # float32 numbers, since MultiSteps averages gradients in float32
-    leaf = lambda *shape: jnp.asarray(rng.standard_normal(shape).astype(np.float32), dtype)  # noqa: E731
+    def leaf(*shape: int) -> jax.Array:
+        x = rng.standard_normal(shape).astype(np.float32)
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            x = x + 1j * rng.standard_normal(shape).astype(np.float32)
+        return jnp.asarray(x, dtype)
+
     return {"kernel": leaf(8, 16), "bias": leaf(16), "more": [leaf(), None]}
 
 
@@ -208,7 +214,8 @@ def largest_difference(a: Params, b: Params) -> float:
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert (x.dtype, x.shape) == (y.dtype, y.shape)
+    double = lambda x: np.asarray(x, np.complex128 if jnp.iscomplexobj(x) else np.float64)  # noqa: E731
     return max(
-        float(np.max(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64))) / max(1.0, np.max(np.abs(y))))
+        float(np.max(np.abs(double(x) - double(y))) / max(1.0, np.max(np.abs(double(y)))))
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )

@@ -24,8 +24,23 @@ NEEDS: dict[str, tuple[tuple[str, ...], tuple[dict[str, str], ...]]] = {
 WITH_EXAMPLES = {
     *(
         f"inna_core.{name}"
-        for name in ("inna", "innaprop", "psi", "compensation", "weight_decay", "dynamics", "schedules")
+        for name in (
+            "inna",
+            "innaprop",
+            "momentum",
+            "psi",
+            "compensation",
+            "weight_decay",
+            "dynamics",
+            "evaluation_order",
+            "schedules",
+        )
     ),
+    *(f"inna_core.newton.{name}" for name in ("summary", "step_sizes", "controller")),
+    *(f"inna_torch.newton.{name}" for name in ("derivatives", "optimizer")),
+    *(f"inna_optax.newton.{name}" for name in ("derivatives", "transform")),
+    *(f"inna_keras.newton.{name}" for name in ("derivatives", "trainer")),
+    *(f"inna_torch.paths.{name}" for name in ("fused_sgd", "fused_adamw")),
     "inna_torch.optimizers",
     "inna_optax.transforms",
     "inna_keras.optimizers",
@@ -34,15 +49,26 @@ WITH_EXAMPLES = {
 """Modules of public functions and classes: each must show how it is used."""
 
 
+def public_modules(package: str, folder: Path) -> list[str]:
+    """Return the modules of a package and of the packages in it.
+
+    Private modules are left out: they may need what only one backend has, and show no examples.
+    """
+    names = []
+    for module in iter_modules([str(folder)]):
+        if not module.name.startswith("_"):
+            name = f"{package}.{module.name}"
+            names += [name, *(public_modules(name, folder / module.name) if module.ispkg else ())]
+    return names
+
+
 def modules() -> list[Any]:
     rows = []
     for package, (needed, envs) in NEEDS.items():
         spec = find_spec(package)
         assert spec is not None
         assert spec.origin is not None
-        # private modules may need what only one backend has, and show no examples
-        public = [m.name for m in iter_modules([str(Path(spec.origin).parent)]) if not m.name.startswith("_")]
-        names = [package, *(f"{package}.{name}" for name in public)]
+        names = [package, *public_modules(package, Path(spec.origin).parent)]
         rows += [pytest.param(name, needed, env, id="-".join([name, *env.values()])) for name in names for env in envs]
     return rows
 

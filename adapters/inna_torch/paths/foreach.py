@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 import inna_core
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters

@@ -23,13 +23,13 @@ Reference for the kernel's form: I. Loshchilov, F. Hutter. Decoupled weight deca
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import TORCH, block_numel, blocks, flatten
+from inna_torch._tensors import TORCH, as_flat, block_numel, blocks
 from inna_torch.paths import fused_sgd
 
 MAX_AMPLIFICATION = 1.0
@@ -40,8 +40,7 @@ wrong by 1e-5 of it for sigma = 0.999."""
 INF_STEP = torch.tensor(math.inf, dtype=torch.float32, device="cpu")
 
 
-@dataclass(frozen=True)
-class GradientStep:
+class GradientStep(NamedTuple):
     """Arguments of a step y' = y - L (x + W y).
 
     Attributes:
@@ -53,8 +52,7 @@ class GradientStep:
     weight_decay: float
 
 
-@dataclass(frozen=True)
-class AdamWStep:
+class AdamWStep(NamedTuple):
     """Arguments of the kernels for one step of INNAprop.
 
     Attributes:
@@ -129,7 +127,7 @@ def adamw_step(
 
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
-    if not (batch.suits_kernels() and hyper.on_host and batch.device.type in DEVICES) or batch.step is None:
+    if not (batch.suits_kernels and hyper.on_host and batch.device.type in DEVICES) or batch.step is None:
         return None
     algorithm = hyper.algorithm
     step = adamw_step(
@@ -148,14 +146,14 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
 
 def run(step: AdamWStep, sigma: float, batch: Batch) -> None:
     """Make the step, in blocks that stay in the cache from kernel to kernel."""
-    for theta, grads, v, s in blocks(batch.columns, block_numel(batch.params)):
+    size = block_numel(batch.params)
+    for theta, grads, v, s in blocks(batch.columns, size, shared=size):
         if step.push:
             TORCH._foreach_add_(v, theta, alpha=step.push)
-        lengths = list(map(torch.Tensor.numel, v))
-        flat = flatten(v)
-        x = flat.split_with_sizes(lengths)
-        # the kernel adds 0 times the old first moment, which must be finite, and leaves the gradient there
-        moments = torch.zeros_like(flat).split_with_sizes(lengths)
+        # the kernel adds 0 times the old first moment, which must be finite where v is, and leaves the gradient there
+        copies = list(map(as_flat, v)) * 2
+        pieces = torch.cat(copies).split_with_sizes(list(map(torch.Tensor.numel, copies)))
+        x, moments = pieces[: len(v)], pieces[len(v) :]
         TORCH._fused_adamw_(
             *(x, grads, moments, s, [], [INF_STEP] * len(v)),
             lr=step.lr,

@@ -181,7 +181,7 @@ def kernel_step(
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
     device = batch.device.type
-    if not (batch.suits_kernels() and hyper.on_host and device in DEVICES):
+    if not (batch.suits_kernels and hyper.on_host and device in DEVICES):
         return None
     arguments = hyper.lr, hyper.algorithm.alpha, hyper.algorithm.beta, batch.dtype, device
     if batch.scaled:

@@ -33,7 +33,7 @@ def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[],
             break
     if hyper.fused and path is not FUSED.get(type(hyper.algorithm)):
         warn_not_fused(path.__name__.split(".")[-1], warned)
-    if not batch.scaled or path is fused_sgd:
+    if path is fused_sgd or not batch.scaled:
         return step
 
     def unscale_and_step() -> None:

@@ -9,6 +9,9 @@ from typing import Any
 
 FLOATS = ("float64", "float32")
 
+COMPLEX_MOMENTS = {"arrays": "modulus", "optax_transform": "modulus"}
+"""By module: |g|^2, as in optax; or real and imaginary parts squared apart, as in torch."""
+
 
 @dataclass(frozen=True)
 class Host:
@@ -44,6 +47,11 @@ class Host:
     device: str = "cpu"
     lr_name: str = "lr"
     compiler: bool = False
+
+    @property
+    def complex_moment(self) -> str | None:
+        """How INNAprop's second moment takes complex gradients, "modulus" or "parts"; None where they are refused."""
+        return COMPLEX_MOMENTS.get(self.module)
 
     def missing(self) -> str | None:
         """Return why this row cannot run here, or None."""

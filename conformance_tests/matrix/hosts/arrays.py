@@ -138,9 +138,12 @@ def torch_library(jit: bool) -> Library:
     torch: Any = importlib.import_module("torch")
 
     def make(x: np.ndarray, dtype: str, device: str | None) -> Any:
-        return torch.tensor(np.asarray(x, dtype=np.float64)).to(dtype=getattr(torch, dtype), device=device or "cpu")
+        return torch.tensor(as_float64(x)).to(dtype=getattr(torch, dtype), device=device or "cpu")
 
-    return Library(make, lambda x: as_float64(x.detach().cpu().to(torch.float64).numpy()))
+    def read(x: Any) -> np.ndarray:
+        return as_float64(x.detach().cpu().to(torch.complex128 if x.is_complex() else torch.float64).numpy())
+
+    return Library(make, read)
 
 
 def jax_library(jit: bool) -> Library:
@@ -152,7 +155,7 @@ def jax_library(jit: bool) -> Library:
 
     def transform(update: Callable[..., Any]) -> Callable[..., Any]:
         compiled = jax.jit(update)
-        return lambda g, state, theta, lr: compiled(g, state, theta, jax.numpy.asarray(lr, theta.dtype))
+        return lambda g, state, theta, lr: compiled(g, state, theta, jax.numpy.asarray(lr, theta.real.dtype))
 
     return Library(make, as_float64, transform) if jit else Library(make, as_float64)
 

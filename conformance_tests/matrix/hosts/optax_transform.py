@@ -31,9 +31,10 @@ class OptaxRun:
             arguments["published_decay"] = True
         static = [name for name in arguments if name == "published_decay"]
         if inject:
-            self.transform = optax.inject_hyperparams(
-                factory, static, hyperparam_dtype=jnp.promote_types(setup.dtype, jnp.float32)
-            )(learning_rate=self._schedule(), **arguments)
+            real_dtype = jnp.finfo(jnp.promote_types(setup.dtype, jnp.float32)).dtype
+            self.transform = optax.inject_hyperparams(factory, static, hyperparam_dtype=real_dtype)(
+                learning_rate=self._schedule(), **arguments
+            )
         else:
             rate = setup.lrs[0] if len(setup.lrs) == 1 else self._schedule()
             self.transform = factory(rate, **arguments)

@@ -65,5 +65,5 @@ class Run(Protocol):
 
 
 def as_float64(x: Any) -> np.ndarray:
-    """Return a copy: what a host shows may be a view of memory that the next step overwrites."""
-    return np.array(x, dtype=np.float64)
+    """Return a copy, complex128 if complex: what a host shows may be a view of memory that the next step overwrites."""
+    return np.array(x, dtype=np.complex128 if np.iscomplexobj(x) else np.float64)

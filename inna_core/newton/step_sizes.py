@@ -1,7 +1,7 @@
 """Summary-Newton: one step size per group of parameters from second and third derivatives along a given direction.
 
-The parameters theta are split into S groups, and a fixed direction u (a gradient, or the direction of any of our
-algorithms) into the same groups. Along phi(mu) = L(theta + sum_s mu_s u_s) the loss has the summary, at mu = 0,
+The parameters theta are split into S groups, and a fixed direction u (a gradient, or minus the step of an optimizer)
+into the same groups. Along phi(mu) = L(theta + sum_s mu_s u_s) the loss has the summary, at mu = 0,
 
     g_s = d phi / d mu_s        H_st = d^2 phi / d mu_s d mu_t        T_s = d^3 phi / d mu_s^3
 
@@ -20,15 +20,14 @@ A global minimiser is an eta for which some r satisfies, M(r) being positive sem
 | eta      | step sizes; positive ones go down the direction  |             | ``eta``          |
 | r        | radius \\|D eta\\|                                 | >= 0        | ``radius``       |
 
-How (2) is solved: `inna_core.newton_solver`.
+How (2) is solved: `inna_core.newton.cubic_solver`. What happens between two summaries: `inna_core.newton.controller`.
 
 Reference: P. Wolinski. Gathering and Exploiting Higher-Order Information when Training Large Structured Models.
 arXiv 2312.03885 (ECML PKDD 2025). The cubic model is that of Y. Nesterov, B. Polyak. Cubic regularization of Newton
 method and its global performance. Mathematical Programming 108, 2006.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -36,21 +35,9 @@ from array_api_compat import array_namespace
 
 from inna_core._validation import checked_number, is_real_floating
 from inna_core.algorithm import Array, Namespace, Scalar
-from inna_core.newton_solver import Loop, convexify, from_units, minimiser, norm, python_loop, ratio, scaled
-
-
-class Summary(NamedTuple):
-    """Derivatives of the loss along a direction split into S groups.
-
-    Attributes:
-        gradient: g, shape (S,).
-        hessian: H, shape (S, S), symmetric.
-        third: T, the third derivative along each group on its own, shape (S,); zeros where order 2 was asked for.
-    """
-
-    gradient: Array
-    hessian: Array
-    third: Array
+from inna_core.newton.cubic_solver import Loop, convexify, minimiser, python_loop
+from inna_core.newton.summary import Summary
+from inna_core.newton.units import nondimensionalised, norm, ratio, restore_units
 
 
 class NewtonStatus(IntEnum):
@@ -58,9 +45,9 @@ class NewtonStatus(IntEnum):
 
     Attributes:
         MINIMISER: the global minimiser.
-        HARD_CASE: one of several global minimisers that differ in the sign along a direction of negative curvature.
+        HARD_CASE: one of two global minimisers, which differ in the sign along a direction of negative curvature.
         CONVEXIFIED: the model has no (single) minimiser; the minimiser of the model with |H| in place of H.
-        FAILED: the input was not finite, or rounding left no accurate solution; step sizes are finite all the same.
+        FAILED: the input was not finite, or rounding left no accurate solution; the step sizes are still finite.
     """
 
     MINIMISER = 0
@@ -83,53 +70,6 @@ class NewtonStepSizes(NamedTuple):
     status: Array
 
 
-def partition(names: Sequence[str], ranks: Sequence[int], groups: Any = "tensor") -> tuple[list[int], list[str]]:
-    """Return the group of each tensor, and the groups' labels in order of their first tensor.
-
-    Args:
-        names: of the tensors, parts separated by dots or slashes, as ``"encoder.0.weight"``.
-        ranks: numbers of dimensions of the tensors.
-        groups: ``"tensor"`` (each its own group), ``"one"``, ``"kind"`` (weights: rank 2 and more; biases: the rest,
-            scales of normalisation layers among them), ``"layer"`` (names alike but for the last part), a sequence
-            with one label a tensor, or a callable from a name to a label.
-
-    Returns:
-        The index of each tensor's group, and the labels.
-
-    Raises:
-        ValueError: if groups is none of these, or has not one label a tensor.
-
-    Example:
-        >>> partition(["a.weight", "a.bias", "b.weight"], [2, 1, 2], "kind")
-        ([0, 1, 0], ['weights', 'biases'])
-    """
-    if groups == "tensor":
-        # tied or unnamed tensors may share a name
-        return list(range(len(names))), list(names)
-    if groups == "one":
-        labels = ["all"] * len(names)
-    elif groups == "kind":
-        labels = ["weights" if rank >= 2 else "biases" for rank in ranks]
-    elif groups == "layer":
-        labels = [re.split(r"[./][^./]*$", name)[0] for name in names]
-    elif callable(groups):
-        labels = [str(groups(name)) for name in names]
-    elif isinstance(groups, Sequence) and not isinstance(groups, str) and len(groups) == len(names):
-        labels = [str(label) for label in groups]
-    else:
-        raise ValueError(
-            f"Invalid groups: {groups!r} (expected 'tensor', 'one', 'kind', 'layer', {len(names)} labels or a callable)"
-        )
-    distinct = list(dict.fromkeys(labels))
-    return [distinct.index(label) for label in labels], distinct
-
-
-def check_order(order: Any) -> None:
-    """Refuse an order of derivatives other than 2 and 3."""
-    if order not in (2, 3):
-        raise ValueError(f"Invalid order: {order!r} (expected 2 or 3)")
-
-
 def newton_step_sizes(
     gradient: Array,
     hessian: Array,
@@ -141,17 +81,16 @@ def newton_step_sizes(
 ) -> NewtonStepSizes:
     """Return the step sizes that minimise -g^T eta + 1/2 eta^T H eta + damping/6 |D eta|^3.
 
-    Everything is computed in float64 where the framework has it, by a fixed program without callbacks: it works under
-    ``jax.jit``. On arrays with known values the loops end early, with the same result; so they do in a `loop` of the
-    framework's own, which keeps the compiled program small besides.
+    Computed in float64 where the framework has it, without callbacks, so that it works under ``jax.jit``. The default
+    loop is unrolled there; pass `loop` for a smaller program. The result is the same.
 
-    Where minimisers come in pairs, the one whose step sizes sum to more, each in the units of its group's curvature, is
-    taken. A group without any information (zero row of H, T = 0) gets the step size 0.
+    Of two equal minimisers (`NewtonStatus.HARD_CASE`) the one with the larger sum of step sizes is returned, each in
+    units of its group's curvature. An uninformative group (zero row of H, T = 0) gets the step size 0.
 
     Args:
         gradient: g, shape (S,), real floating point, S >= 1.
-        hessian: H, shape (S, S); its symmetric part counts.
-        third: T, shape (S,); signs do not count.
+        hessian: H, shape (S, S); its symmetric part is used.
+        third: T, shape (S,); only |T| matters.
         damping: lambda_int >= 0, a float or a 0-d array; 0 is plain Newton in R^S.
         third_floor: kappa >= 0; raises |T_s| to at least kappa H_ss^2 / |g_s|, which keeps a step size below about
             sqrt(2 / (kappa damping)) times its own Newton step |g_s / H_ss|. 0 (default) is the published method.
@@ -180,11 +119,11 @@ def newton_step_sizes(
     xp = _check_summary(gradient, hessian, third)
     g, H, T, damping, finite = _widened(xp, gradient, hessian, third, damping)
     T = _with_floor(xp, g, H, xp.abs(T), third_floor)
-    problem, units = scaled(xp, g, (H + H.T) / 2, damping * T)
-    problem, convexified, least, bare = convexify(xp, problem)
-    y, hard, accurate = minimiser(xp, problem, least, python_loop if loop is None else loop)
-    y = xp.where(bare, xp.zeros_like(y), y)
-    eta, fits = from_units(xp, y, units, xp.finfo(gradient.dtype).max ** 0.5)
+    model, units = nondimensionalised(xp, g, (H + H.T) / 2, damping * T)
+    model, convexified, least, uninformative = convexify(xp, model)
+    y, hard, accurate = minimiser(xp, model, least, python_loop if loop is None else loop)
+    y = xp.where(uninformative, xp.zeros_like(y), y)
+    eta, fits = restore_units(xp, y, units, xp.finfo(gradient.dtype).max ** 0.5)
     status = xp.astype(hard, xp.int32) * int(NewtonStatus.HARD_CASE)
     status = xp.where(convexified, xp.full_like(status, int(NewtonStatus.CONVEXIFIED)), status)
     return _result(xp, gradient, eta, T, finite, status, accurate & fits)
@@ -197,9 +136,9 @@ Solver = Callable[[Array, Array, Array], NewtonStepSizes]
 def nonnegative_step_sizes(summary: Summary, solve: Solver, loop: Loop | None = None) -> NewtonStepSizes:
     """Return step sizes none of which is negative: groups that would step backward stand still.
 
-    A negative step size goes up the direction. Setting it to 0 afterwards would leave the others with step sizes that
-    count on it: where groups oppose each other these are far too long. So the groups in question are taken out of the
-    model, and what is left is minimised, until no step size is negative, after S rounds at most.
+    A negative step size moves against the descent direction. Setting it to 0 afterwards would leave the other groups
+    with steps that rely on it and, where groups oppose each other, are far too long. Instead such groups are taken out
+    of the model and the rest is minimised again, until no step size is negative (after at most S rounds).
 
     Args:
         summary: g, H and T.
@@ -224,9 +163,9 @@ def nonnegative_step_sizes(summary: Summary, solve: Solver, loop: Loop | None = 
     xp = _check_summary(*summary)
     gradient, hessian, third = summary
 
-    def round_(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def drop_negative(state: tuple[Array, ...]) -> tuple[Array, ...]:
         kept = state[0]
-        # a group without any information gets the step size 0
+        # an uninformative group gets the step size 0
         g, T = (xp.where(kept, x, xp.zeros_like(x)) for x in (gradient, third))
         H = xp.where(kept[:, None] & kept[None, :], hessian, xp.zeros_like(hessian))
         eta, radius, status = solve(g, H, T)
@@ -236,8 +175,8 @@ def nonnegative_step_sizes(summary: Summary, solve: Solver, loop: Loop | None = 
     kept = xp.ones_like(gradient, dtype=xp.bool)
     zero = xp.zeros_like(gradient[0])
     state = (kept, xp.zeros_like(gradient), zero, xp.astype(zero, xp.int32), xp.any(~kept))
-    _, eta, radius, status, _ = (python_loop if loop is None else loop)(round_, state, gradient.shape[0])
-    # a last round of one group may still be negative
+    _, eta, radius, status, _ = (python_loop if loop is None else loop)(drop_negative, state, gradient.shape[0])
+    # the last remaining group may still be negative
     return NewtonStepSizes(xp.where(eta > 0, eta, xp.zeros_like(eta)), radius, status)
 
 
@@ -252,15 +191,15 @@ def proportional_step_sizes(
 ) -> NewtonStepSizes:
     """Return the best step sizes in fixed proportions: those that every group would take on its own.
 
-    A group on its own takes the positive root of |H_ss| eta + damping/2 |T_s| eta^2 = g_s; all together would go too
-    far where they push in the same way, so all are multiplied by the one number that minimises the model. Every group
-    whose direction descends, g_s > 0, moves; the others stand still.
+    A group on its own takes the positive root of |H_ss| eta + damping/2 |T_s| eta^2 = g_s. Together these steps would
+    go too far where groups act alike, so all are multiplied by the one factor that minimises the model. Every group
+    with g_s > 0 (its direction descends) moves; the others stand still.
 
     Args:
         gradient, hessian, third, damping, third_floor, loop: see `newton_step_sizes`.
 
     Returns:
-        Step sizes >= 0, their radius, and the status of the problem in one unknown that finds the number.
+        Step sizes >= 0, their radius, and the status of the problem in one unknown that finds the factor.
 
     Raises:
         ValueError, TypeError: as `newton_step_sizes`.
@@ -275,13 +214,13 @@ def proportional_step_sizes(
     xp = _check_summary(gradient, hessian, third)
     g, H, T, damping, finite = _widened(xp, gradient, hessian, third, damping)
     T = _with_floor(xp, g, H, xp.abs(T), third_floor)
-    (g, H, d), units = scaled(xp, g, (H + H.T) / 2, damping * T)
-    downhill, h, cubic = xp.clip(g, min=0.0), xp.abs(xp.linalg.diagonal(H)), xp.clip(d, max=1e100) ** 3
-    own = ratio(xp, 2 * downhill, h + xp.sqrt(h * h + 2 * cubic * downhill))
+    (g, H, d), units = nondimensionalised(xp, g, (H + H.T) / 2, damping * T)
+    descent, h, cubic = xp.clip(g, min=0.0), xp.abs(xp.linalg.diagonal(H)), xp.clip(d, max=1e100) ** 3
+    own = ratio(xp, 2 * descent, h + xp.sqrt(h * h + 2 * cubic * descent))
     # the model along the line y = tau own is one of a single group
     line = (xp.sum(g * own)[None], (own @ H @ own)[None, None], (norm(xp, d * own) ** 3)[None])
     tau, _, status = newton_step_sizes(*line, damping=1.0, loop=loop)
-    eta, fits = from_units(xp, xp.clip(tau, min=0.0) * own, units, xp.finfo(gradient.dtype).max ** 0.5)
+    eta, fits = restore_units(xp, xp.clip(tau, min=0.0) * own, units, xp.finfo(gradient.dtype).max ** 0.5)
     return _result(xp, gradient, eta, T, finite, status, fits)
 
 
@@ -312,7 +251,7 @@ def _widest(xp: Namespace, array: Array) -> Any:
 def _widened(
     xp: Namespace, gradient: Array, hessian: Array, third: Array, damping: Scalar
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """Return g, H, T and damping in the widest dtype, with zeros for what is not finite, and whether all of it was."""
+    """Return g, H, T and damping in the widest dtype, zeros for what is not finite, and whether all was finite."""
     dtype = _widest(xp, gradient)
     damping = xp.asarray(damping, dtype=dtype) if isinstance(damping, float) else xp.astype(damping, dtype)
     arrays = [*(xp.astype(x, dtype) for x in (gradient, hessian, third)), damping]

@@ -1,142 +1,47 @@
-"""Summary-Newton for Keras 3: the derivatives of a loss along a direction split into groups, and a training helper.
+"""Summary-Newton as a training helper for Keras models.
 
-A Keras optimizer sees gradients alone, but step sizes from a summary need the loss; so `NewtonSummary` holds the model
-and the loss, makes the steps itself, and has a `fit` of its own. The equations are in `inna_core.newton_summary`.
+A Keras optimizer sees only gradients, but step sizes from a summary need the loss. So `NewtonSummary` holds the model
+and the loss and makes the steps itself. It is no ``keras.Model.train_step``: a step on JAX would then have to be one
+compiled, stateless function, while a refresh needs a batch of its own, calls back and solves in float64 on the host.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Unpack
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
-from inna_core._validation import checked_count, checked_number, is_real_floating
+from inna_core import newton
+from inna_core._validation import checked_count, checked_number
 from inna_core.algorithm import Algorithm
-from inna_core.newton_loop import (
-    DAMPING,
-    StepSizeRecord,
-    StepSizes,
-    StepSizeSettings,
-    StepSizeState,
-    checked_algorithm,
-    direction,
-    next_state,
-    with_settings,
-)
-from inna_core.newton_summary import NewtonStatus, Summary, check_order, partition
-from inna_keras.newton_derivatives import compiled, derivatives, differentiable_layers, gradients
+from inna_core.newton import NewtonStatus, StepSizeRecord, StepSizes, StepSizeState, Summary
+from inna_keras.newton.autodiff import compiled, gradients
+from inna_keras.newton.derivatives import partition_of, summary_of, trainable_variables
 
 ops: Any = keras.ops  # whose annotations know symbolic tensors alone
-
-
-def summary(
-    loss_fn: Callable[[], Any], variables: Any, direction: Sequence[Any], groups: Any = "tensor", *, order: int = 3
-) -> Summary:
-    """Return the exact derivatives of a loss along a direction, group by group: g, H and T.
-
-    The loss sees the variables theta_s + mu_s u_s, u being the direction, and is differentiated at mu = 0; variables,
-    moving averages and seeds stay as they are. LayerNormalization and BatchNormalization are computed by elementary
-    operations, since the native kernels' higher derivatives are wrong on some backend; other normalisation layers are
-    refused.
-
-    Works eagerly and inside ``tf.function`` or ``jax.jit``, on the TensorFlow, JAX and torch backends.
-
-    Args:
-        loss_fn: closure that calls the model and returns the loss, a scalar.
-        variables: the model, whose trainable variables are meant, or a sequence of variables.
-        direction: the tensors u, one a variable. A step in this direction is theta - eta u, so a gradient is a
-            direction.
-        groups: partition of the variables, see `inna_core.newton_summary.partition`.
-        order: 3, or 2 to leave the third derivatives out (T = 0).
-
-    Returns:
-        `Summary` of the gradient (S,), Hessian (S, S) and third derivatives (S,), backend tensors.
-
-    Raises:
-        ValueError: if shapes or numbers of tensors differ, or order is not 2 or 3.
-        TypeError: if a variable is not real floating point.
-        NotImplementedError: if the loss calls a layer without correct derivatives, or the backend has no autodiff.
-
-    Reference: Wolinski, arXiv 2312.03885, section 3.
-
-    Example:
-        >>> import keras
-        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        >>> x = keras.ops.ones((4, 2))
-        >>> u = [keras.ops.ones(v.shape) for v in model.trainable_variables]
-        >>> along = summary(lambda: keras.ops.mean((model(x) - 1.0) ** 2), model, u)
-        >>> tuple(along.hessian.shape)
-        (2, 2)
-    """
-    variables = trainable(variables)
-    group_of, labels = partition_of(variables, groups)
-    moves = list(direction)
-    check_order(order)
-    if len(moves) != len(variables):
-        raise ValueError(f"Invalid direction: {len(moves)} tensors (expected {len(variables)}, one a variable)")
-    for u, v in zip(moves, variables, strict=True):
-        if tuple(u.shape) != tuple(v.shape):
-            raise ValueError(f"Invalid direction: shape {tuple(u.shape)} for {v.name} (expected {tuple(v.shape)})")
-
-    def loss(moved: list[Any]) -> Any:
-        with keras.StatelessScope(state_mapping=list(zip(variables, moved, strict=True))):
-            return loss_fn()
-
-    return _summary(loss, [ops.convert_to_tensor(v) for v in variables], moves, group_of, len(labels), order)
-
-
-def trainable(variables: Any) -> list[Any]:
-    return list(variables.trainable_variables if isinstance(variables, keras.layers.Layer) else variables)
-
-
-def partition_of(variables: Sequence[Any], groups: Any) -> tuple[list[int], list[str]]:
-    """Return the group of each variable, and the groups' labels."""
-    for v in variables:
-        if not is_real_floating(v):
-            raise TypeError(f"Invalid variables: {v.name} of dtype {v.dtype} (expected a real floating-point dtype)")
-    if not variables:
-        raise ValueError("Invalid variables: none (expected at least one)")
-    return partition([v.path for v in variables], [len(v.shape) for v in variables], groups)
-
-
-def _summary(
-    loss: Callable[[list[Any]], Any],
-    values: Sequence[Any],
-    moves: Sequence[Any],
-    group_of: Sequence[int],
-    size: int,
-    order: int,
-) -> Summary:
-    """Return the summary of a loss of the variables' values."""
-    dtype = "float64" if any("float64" in str(p.dtype) for p in values) else "float32"
-
-    def phi(mu: list[Any]) -> Any:
-        moved = [p + ops.cast(mu[s], p.dtype) * u for p, u, s in zip(values, moves, group_of, strict=True)]
-        return ops.cast(loss(moved), dtype)
-
-    with differentiable_layers():
-        return derivatives(phi, size, dtype, order)
 
 
 class NewtonSummary:
     """Trains a Keras model without a learning rate: one step size per group, from second and third derivatives.
 
-    Each `step` moves theta_s by -damping eta_s u_s, where u is the direction of an algorithm of `inna_core`; every
-    `period` steps eta is refreshed from the summary of the loss on a batch of its own, see `inna_core.newton_loop`.
+    Each `step` moves theta_s by -damping eta_s u_s, where u is the direction of an algorithm of `inna_core`. Every
+    `period` steps eta is refreshed from the summary of the loss on a batch of its own, see
+    `inna_core.newton.controller`.
     With ``INNA()`` or ``INNAprop()`` as the algorithm this is INNA (INNAprop) without a learning rate.
 
     Args:
         model: built; its trainable variables are trained.
-        loss: maps targets and predictions to the loss, as `keras.losses` do, or the name of one; the mean over a batch
-            counts. Regularizers and what layers add to the loss count as well.
-        algorithm: makes the direction (default `inna_core.Momentum`, as in the paper).
+        loss: maps targets and predictions to the loss, as `keras.losses` do, or the name of one; its mean over the
+            batch is minimised, plus regularizers and what layers add to the loss.
+        algorithm: gives the direction u (default `inna_core.Momentum`, as in the paper).
         damping: lambda_1 >= 0 (default 0.3). An attribute, and what callbacks of `fit` see as the learning rate.
-        groups: partition of the variables, see `inna_core.newton_summary.partition`.
+        rule: how step sizes follow from the summaries, as in ``StepSizes(period=5)``.
+        groups: partition of the variables, see `inna_core.newton.partition`.
         on_refresh: called with a `inna_core.StepSizeRecord` after each refresh, for logs and plots.
-        **settings: keywords of `inna_core.StepSizes`: ``damping_int``, ``period``, ``order``, ``average`` and others.
 
     Raises:
         ValueError: if an argument is out of range.
         TypeError: if an argument has a wrong type.
+        NotImplementedError: if a layer of the model is a SpectralNormalization.
 
     Reference: Wolinski, arXiv 2312.03885; Castera et al., JMLR 22(134), 2021.
 
@@ -149,45 +54,43 @@ class NewtonSummary:
         2
     """
 
-    @with_settings
     def __init__(
         self,
         model: Any,
         loss: Callable[[Any, Any], Any] | str,
         algorithm: Algorithm | None = None,
         *,
-        damping: float = DAMPING,
+        damping: float = newton.DAMPING,
+        rule: StepSizes = StepSizes(),
         groups: Any = "tensor",
         on_refresh: Callable[[StepSizeRecord], Any] | None = None,
-        **settings: Unpack[StepSizeSettings],
     ) -> None:
         self.damping = checked_number("damping", damping)
-        self.algorithm: Any = checked_algorithm(algorithm)
-        self.rule = StepSizes(**settings)
+        self.algorithm: Any = newton.checked_algorithm(algorithm)
+        self.rule = newton.checked_rule(rule)
         self.loss: Any = keras.losses.get(loss)
         self.model, self.on_refresh = model, on_refresh
-        self.variables = trainable(model)
+        self.variables = trainable_variables(model)
         self.group_of, self.labels = partition_of(self.variables, groups)
         self.steps = 0
         self.sizes: StepSizeState | None = None
         self.states = [self.algorithm.init(ops.convert_to_tensor(v), ops) for v in self.variables]
-        self._gradients, self._derivatives = compiled(self._loss_gradients), compiled(self._loss_derivatives)
+        self._gradients, self._summary = compiled(self._gradients_of_loss), compiled(self._summary_of_loss)
 
     def _loss(self, values: list[Any], others: list[Any], x: Any, y: Any) -> tuple[Any, list[Any]]:
-        """Return the loss and what the model adds to it, and the new values of the variables that are not trained."""
+        """Return the loss with what the model adds to it, and the new values of the non-trainable variables."""
         predicted, others, added = self.model.stateless_call(values, others, x, training=True, return_losses=True)
         loss = ops.mean(self.loss(y, predicted))
         return loss + sum(ops.cast(ops.sum(extra), loss.dtype) for extra in added), others
 
-    def _loss_gradients(self, values: list[Any], others: list[Any], x: Any, y: Any) -> Any:
+    def _gradients_of_loss(self, values: list[Any], others: list[Any], x: Any, y: Any) -> Any:
         return gradients(lambda moved: self._loss(moved, others, x, y), values)
 
-    def _loss_derivatives(self, values: list[Any], moves: list[Any], others: list[Any], x: Any, y: Any) -> Summary:
-        size, order = len(self.labels), self.rule.order
-        return _summary(lambda moved: self._loss(moved, others, x, y)[0], values, moves, self.group_of, size, order)
+    def _summary_of_loss(self, values: list[Any], directions: list[Any], others: list[Any], x: Any, y: Any) -> Summary:
+        def loss(moved: list[Any]) -> Any:
+            return self._loss(moved, others, x, y)[0]
 
-    def _others(self) -> list[Any]:
-        return list(self.model.non_trainable_variables)
+        return summary_of(loss, values, directions, self.group_of, self.rule.order)
 
     def step_sizes(self) -> dict[str, float]:
         """Return the step sizes lambda_1 eta_s in use, by label of the group; 0 before the first step."""
@@ -216,25 +119,28 @@ class NewtonSummary:
         due = self.due()
         if due and (x_summary is None or y_summary is None):
             raise ValueError("Invalid x_summary: None (expected a batch, since a summary is due at this step)")
-        values = [ops.convert_to_tensor(v) for v in self.variables]
-        others = [ops.convert_to_tensor(v) for v in self._others()]
-        grads, loss, updated = self._gradients(values, others, x, y)
-        moves = [
-            direction(self.algorithm, g, state, p, ops) for g, state, p in zip(grads, self.states, values, strict=True)
+        others = list(self.model.non_trainable_variables)
+        values, other_values = ([ops.convert_to_tensor(v) for v in part] for part in (self.variables, others))
+        grads, loss, new_other_values = self._gradients(values, other_values, x, y)
+        directions = [
+            newton.direction(self.algorithm, g, state, p, ops)
+            for g, state, p in zip(grads, self.states, values, strict=True)
         ]
         if due:
-            found = self._derivatives(values, moves, others, x_summary, y_summary)
-            found = Summary(*(ops.convert_to_numpy(a).astype("float64") for a in found))
-            self.sizes = self.rule.update(found, self.rule.init(found) if self.sizes is None else self.sizes)
+            along = self._summary(values, directions, other_values, x_summary, y_summary)
+            along = Summary(*(ops.convert_to_numpy(a).astype("float64") for a in along))
+            self.sizes = self.rule.update(along, self.rule.init(along) if self.sizes is None else self.sizes)
         assert self.sizes is not None
         eta = self.rule.step_sizes(self.sizes).tolist()
-        new = []
-        for v, p, g, u, state, s in zip(self.variables, values, grads, moves, self.states, self.group_of, strict=True):
+        columns = zip(self.variables, values, grads, directions, self.states, self.group_of, strict=True)
+        new_states = []
+        for v, p, g, u, state, s in columns:
             size = damping * eta[s]
-            new.append(next_state(self.algorithm, g, state, p, max(size, 0.0), self.rule.velocity_cap, ops))
+            cap = self.rule.velocity_cap
+            new_states.append(newton.next_state(self.algorithm, g, state, p, max(size, 0.0), cap, ops))
             v.assign(p - size * u)
-        self.states = new
-        for v, value in zip(self._others(), updated, strict=True):
+        self.states = new_states
+        for v, value in zip(others, new_other_values, strict=True):
             v.assign(value)
         self.steps += 1
         if due and self.on_refresh is not None:
@@ -273,13 +179,13 @@ class NewtonSummary:
             batch_size: samples a step; the last, smaller batch of an epoch is left out where there are others.
             summary_size: samples a summary.
             validation_data: inputs and targets on which ``val_loss`` is measured after each epoch.
-            callbacks: of `keras.callbacks`. They see the model, and the damping as its optimizer's ``learning_rate``:
+            callbacks: of `keras.callbacks`. They see the damping as the optimizer's ``learning_rate``:
                 `keras.callbacks.ReduceLROnPlateau(monitor="loss")` is the paper's plateau rule.
             seed: of the order of samples.
             verbose: 1 to print a line an epoch, 0 for silence.
 
         Returns:
-            By name, one number an epoch: ``loss``, the mean over its steps, and whatever else the callbacks logged.
+            By name, one number an epoch: ``loss``, the mean over its steps, and what the callbacks logged.
 
         Raises:
             TypeError: if x or y is not an array, or a number is not an int.
@@ -295,33 +201,33 @@ class NewtonSummary:
             checked_count(name, value, 1)
         starts = range(0, max(n - batch_size + 1, 1), batch_size)
         generator = keras.random.SeedGenerator(seed)
-        seen: Any = _SeenByCallbacks(self)
-        parameters: dict[str, Any] = {"verbose": verbose, "epochs": epochs, "steps": len(starts)}
-        told = keras.callbacks.CallbackList(callbacks, add_history=True, model=seen, **parameters)
-        told.on_train_begin()
+        model: Any = _CallbackModel(self)
+        params: dict[str, Any] = {"verbose": verbose, "epochs": epochs, "steps": len(starts)}
+        callback_list = keras.callbacks.CallbackList(callbacks, add_history=True, model=model, **params)
+        callback_list.on_train_begin()
         for epoch in range(epochs):
-            told.on_epoch_begin(epoch)
+            callback_list.on_epoch_begin(epoch)
             order = ops.convert_to_numpy(keras.random.shuffle(ops.arange(n), seed=generator))
             losses = []
             for batch, start in enumerate(starts):
-                told.on_train_batch_begin(batch)
+                callback_list.on_train_batch_begin(batch)
                 rows = order[start : start + batch_size]
-                extra: tuple[Any, ...] = ()
+                summary_batch: tuple[Any, ...] = ()
                 if self.due():
                     drawn = keras.random.randint((min(summary_size, n),), 0, n, seed=generator)
-                    extra = (ops.take(x, drawn, axis=0), ops.take(y, drawn, axis=0))
-                losses.append(self.step(ops.take(x, rows, axis=0), ops.take(y, rows, axis=0), *extra))
-                told.on_train_batch_end(batch, {"loss": losses[-1]})
+                    summary_batch = (ops.take(x, drawn, axis=0), ops.take(y, drawn, axis=0))
+                losses.append(self.step(ops.take(x, rows, axis=0), ops.take(y, rows, axis=0), *summary_batch))
+                callback_list.on_train_batch_end(batch, {"loss": losses[-1]})
             logs = {"loss": sum(losses) / len(losses)}
             if validation_data is not None:
                 logs["val_loss"] = self._mean_loss(*validation_data, batch_size)
-            told.on_epoch_end(epoch, logs)
+            callback_list.on_epoch_end(epoch, logs)
             if verbose:
                 print(f"epoch {epoch + 1}/{epochs}:", *(f"{name} {value:.4g}" for name, value in logs.items()))
-            if seen.stop_training:
+            if model.stop_training:
                 break
-        told.on_train_end()
-        return dict(seen.history.history)
+        callback_list.on_train_end()
+        return dict(model.history.history)
 
     def _mean_loss(self, x: Any, y: Any, batch_size: int) -> float:
         total, n = 0.0, int(x.shape[0])
@@ -361,13 +267,13 @@ class NewtonSummary:
         self.sizes = StepSizeState(**{name: x.copy() for name, x in state["sizes"].items()}) if state["sizes"] else None
 
 
-class _SeenByCallbacks:
-    """A model as callbacks know it: its optimizer has a learning rate, and it is told here when to stop."""
+class _CallbackModel:
+    """The model that callbacks see: the trainer is its optimizer, and ``stop_training`` does not touch the real one."""
 
     def __init__(self, trainer: NewtonSummary) -> None:
-        self._trained = trainer.model
+        self._model = trainer.model
         self.optimizer = trainer
         self.stop_training = False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._trained, name)
+        return getattr(self._model, name)

@@ -1,0 +1,62 @@
+"""Summary-Newton's Keras trainer: as torch's, resumed, with callbacks, and as Keras sees a model."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.newton.networks import problem, skip_without, torch_loss
+from conformance_tests.newton.torch_networks import torch_steps
+from inna_core import INNA, StepSizes
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_trains_as_torch_does_and_resumes_bit_for_bit(backend: str, workers: Any) -> None:
+    skip_without("keras", "torch", backend)
+    import torch
+
+    import inna_torch
+
+    call = workers({"KERAS_BACKEND": backend}).call
+    values, losses = call("conformance_tests.newton.keras_scenarios:trained", "INNA", 12)
+    resumed, _ = call("conformance_tests.newton.keras_scenarios:trained", "INNA", 12, 5)
+    assert all(np.array_equal(a, b) for a, b in zip(values, resumed, strict=True))
+    weights, _, x, y = problem("mlp")
+    tensors = [torch.tensor(w, requires_grad=True) for w in weights]
+    loss = torch_loss("mlp", x, y)
+    optimizer = inna_torch.NewtonSummary(tensors, lambda: loss(tensors), INNA(), rule=StepSizes(period=3, average=0.5))
+    # Keras computes in float32 on two of its backends, whatever it is given, see `KERAS_PRECISION`
+    rtol = 1e-9 if backend == "tensorflow" else 1e-4
+    assert np.allclose(losses, torch_steps(optimizer, lambda: loss(tensors), 12), rtol=rtol)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_callbacks_set_the_damping_and_stop(backend: str, workers: Any) -> None:
+    """ReduceLROnPlateau is the plateau rule; EarlyStopping and LearningRateScheduler work on the trainer as well."""
+    skip_without("keras", backend)
+    found = workers({"KERAS_BACKEND": backend}).call("conformance_tests.newton.keras_scenarios:with_callbacks")
+    # the first epoch is the best; each later one is a plateau, down to min_lr
+    assert found["dampings"] == [0.4, 0.2, 0.15, 0.15, 0.15]
+    assert sorted(found["history"]) == ["learning_rate", "loss", "val_loss"]
+    assert all(len(values) == 5 for values in found["history"].values())
+    assert found["history"]["loss"] == found["logged"]
+    assert found["scheduled"] == 0.25 * 0.15
+    assert found["names"] == ["learning_rate", "loss"]
+    assert "Invalid learning_rate: -1.0" in found["refused"]
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_trainer_sees_the_model_as_keras_does(backend: str, workers: Any) -> None:
+    """Losses that the model adds, the present state of dropout, losses by name, settings, refusals."""
+    skip_without("keras", backend)
+    found = workers({"KERAS_BACKEND": backend}).call("conformance_tests.newton.keras_scenarios:as_keras_does")
+    assert np.isclose(found["loss"], found["keras"], rtol=1e-5)
+    assert found["keras"] > 10
+    # the regularizer adds 2 lambda for each weight to the curvature along a direction of ones
+    assert np.isclose(found["curvature"], found["own curvature"], rtol=1e-4)
+    assert found["masks differ"]
+    assert found["rule"]
+    for argument in ("algorithm", "rule", "damping", "y", "x", "batch_size", "epochs", "summary_size"):
+        assert f"Invalid {argument}: " in found["refusals"][argument], argument
+    assert all("Invalid state: " in message for message in found["states"])
+    assert found["kept"]

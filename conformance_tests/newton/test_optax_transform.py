@@ -1,0 +1,145 @@
+"""Summary-Newton's gradient transformation: as torch's, resumed, scheduled, in float32 and composed."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.newton.networks import jax_loss, problem, skip_without, torch_loss
+from conformance_tests.newton.torch_networks import ALGORITHMS, torch_steps
+from inna_core import INNA, StepSizes, Summary
+
+
+def jax_run(
+    name: str, steps: int, resume_at: int | None = None, average: float = 0.95, **options: Any
+) -> tuple[Any, Any, list[float]]:
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    jax.config.update("jax_enable_x64", True)
+    import inna_optax
+
+    weights, _, x, y = problem("mlp")
+    loss = jax_loss("mlp", x, y)
+    optimizer = inna_optax.newton_summary(ALGORITHMS[name], rule=StepSizes(period=3, average=average), **options)
+
+    @jax.jit
+    def step(params: Any, state: Any) -> Any:
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(grads, state, params, value_fn=loss)
+        return optax.apply_updates(params, updates), state, value
+
+    params = [jnp.asarray(w) for w in weights]
+    state = optimizer.init(params)
+    losses = []
+    for k in range(steps):
+        if k == resume_at:  # through NumPy, as a checkpoint does
+            leaves, treedef = jax.tree.flatten((params, state))
+            params, state = treedef.unflatten([jnp.asarray(np.array(leaf)) for leaf in leaves])
+        params, state, value = step(params, state)
+        losses.append(float(value))
+    return params, state, losses
+
+
+def test_trains_without_a_learning_rate_and_as_torch_does() -> None:
+    """Under jit, with the summary in the same program: the same trajectory as the torch optimizer's, to 1e-9."""
+    skip_without("jax", "optax", "torch")
+    import torch
+
+    import inna_torch
+
+    params, state, losses = jax_run("INNA", 42, average=0.5)
+    assert losses[-1] < losses[0] / 10
+    assert int(state.step) == 42
+    weights, _, x, y = problem("mlp")
+    tensors = [torch.tensor(w, requires_grad=True) for w in weights]
+    loss = torch_loss("mlp", x, y)
+    optimizer = inna_torch.NewtonSummary(tensors, lambda: loss(tensors), INNA(), rule=StepSizes(period=3, average=0.5))
+    torch_losses = torch_steps(optimizer, lambda: loss(tensors), 42)
+    assert np.allclose(losses, torch_losses, rtol=1e-9)
+    assert all(np.allclose(a, b.detach(), rtol=0, atol=1e-9) for a, b in zip(params, tensors, strict=True))
+
+
+def test_resumes_bit_for_bit() -> None:
+    skip_without("jax", "optax")
+    params, state, _ = jax_run("INNAprop", 9)
+    again, state_again, _ = jax_run("INNAprop", 9, resume_at=4)
+    import jax
+
+    pairs = zip(jax.tree.leaves((params, state)), jax.tree.leaves((again, state_again)), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_damping_may_be_a_schedule() -> None:
+    skip_without("jax", "optax")
+    start = jax_run("Momentum", 0)[0]
+    params, state, _ = jax_run("Momentum", 3, damping=lambda step: 0.0 * step)
+    assert all(np.array_equal(a, b) for a, b in zip(params, start, strict=True))
+    assert np.any(np.asarray(state.sizes.eta) > 0)
+
+
+def test_step_sizes_are_solved_in_float64_without_x64() -> None:
+    """With JAX as it is by default, without x64: the step sizes are those of the rounded summary in NumPy."""
+    skip_without("jax", "optax")
+    import jax
+    import jax.numpy as jnp
+
+    import inna_optax
+
+    with jax.enable_x64(False):
+        params = {"w": jnp.asarray([1.0, -2.0]), "b": jnp.asarray(0.5)}
+
+        def loss(p: Any) -> Any:
+            return jnp.sum(jnp.cosh(p["w"])) + p["b"] ** 4 + p["b"] * p["w"][0]
+
+        optimizer = inna_optax.newton_summary(INNA())
+        grads = jax.grad(loss)(params)
+        _, state = jax.jit(lambda g, s, p: optimizer.update(g, s, p, value_fn=loss))(
+            grads, optimizer.init(params), params
+        )
+        found = inna_optax.summary(loss, params, jax.tree.map(lambda g: 0.1 * g, grads))
+        assert state.sizes.eta.dtype == found.gradient.dtype == jnp.float32
+        eta = np.asarray(state.sizes.eta)
+    rule, wide = StepSizes(), Summary(*(np.asarray(x, np.float64) for x in found))
+    assert np.allclose(eta, rule.step_sizes(rule.update(wide, rule.init(wide))), rtol=1e-6)
+
+
+def test_works_in_chain_and_multi_steps() -> None:
+    skip_without("jax", "optax")
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    import inna_optax
+
+    def loss(p: Any) -> Any:
+        return jnp.sum((p["w"] - 1.0) ** 2)
+
+    plain = inna_optax.newton_summary(INNA(), rule=StepSizes(period=2))
+    ends = []
+    for optimizer, steps in ((plain, 4), (optax.MultiSteps(optax.chain(optax.identity(), plain), 2), 8)):
+
+        @jax.jit
+        def step(params: Any, state: Any, update: Any = optimizer.update) -> Any:
+            updates, state = update(jax.grad(loss)(params), state, params, value_fn=loss)
+            return optax.apply_updates(params, updates), state
+
+        params = {"w": jnp.zeros(3)}
+        state = optimizer.init(params)
+        for _ in range(steps):
+            params, state = step(params, state)
+        ends.append(np.asarray(params["w"]))
+    assert np.allclose(*ends, rtol=1e-6)
+    assert not np.any(ends[0] == 0)
+
+
+def test_update_without_a_loss_is_refused() -> None:
+    skip_without("jax", "optax")
+    import jax.numpy as jnp
+
+    import inna_optax
+
+    optimizer, params = inna_optax.newton_summary(), {"w": jnp.ones(2)}
+    with pytest.raises(ValueError, match=r"Invalid value_fn: None \(expected"):
+        optimizer.update(params, optimizer.init(params), params)
