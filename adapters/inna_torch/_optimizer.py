@@ -95,7 +95,7 @@ class Elementwise(Optimizer):
         elif get_eval_frame_callback() is None:
             self._step()
         else:  # a frame that torch.compile gave up on would have its callees compiled
-            TORCH._disable_dynamo(self._step)()
+            torch.compiler.disable(self._step)()
         return loss
 
     def _step(self) -> None:
