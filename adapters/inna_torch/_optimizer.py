@@ -95,7 +95,7 @@ class Elementwise(Optimizer):
         elif get_eval_frame_callback() is None:
             self._step()
         else:  # a frame that torch.compile gave up on would have its callees compiled
-            TORCH._disable_dynamo(self._step)()
+            torch.compiler.disable(self._step)()
         return loss
 
     def _step(self) -> None:
@@ -202,7 +202,8 @@ class Elementwise(Optimizer):
             self.register_load_state_dict_post_hook(restore, prepend=True),
         )
         try:
-            super().load_state_dict(state_dict)
+            with torch.inference_mode(False):  # steps outside of it could not write what is made in it
+                super().load_state_dict(state_dict)
         finally:
             for handle in handles:
                 handle.remove()

@@ -11,11 +11,14 @@ class INNA(Elementwise):
     """INNA, the inertial Newton algorithm, as a torch optimizer.
 
     Args:
-        params: tensors, named tensors or param groups, as for any torch optimizer; real floating point, any shape.
+        params: tensors, named tensors or param groups, as for any torch optimizer; real or complex floating point, any
+            shape. Real and imaginary parts are updated as two real parameters.
         lr: step size, >= 0 (default 0.1); a float or a one-element tensor.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
         weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0).
+        published_decay: let the decay act on the velocity too, as the repository of INNAprop does (default False;
+            see `inna_core.weight_decay`). The decay is then about 1 / (alpha beta) times as strong.
         maximize: ascend instead of descend (default False).
         kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameter
             (default None: on for float16 and bfloat16 parameters, off otherwise).
@@ -34,7 +37,7 @@ class INNA(Elementwise):
 
     Raises:
         ValueError: if an argument is not finite or out of range.
-        TypeError: if an argument has a wrong type, or a parameter is not real floating point.
+        TypeError: if an argument has a wrong type, or a parameter is not floating point.
 
     Reference: Castera et al., JMLR 22(134), 2021; the equations are in `inna_core.inna`.
 
@@ -58,6 +61,7 @@ class INNA(Elementwise):
         beta: float = inna_core.INNA.beta,
         weight_decay: float = inna_core.INNA.default_weight_decay,
         *,
+        published_decay: bool = False,
         maximize: bool = False,
         kahan_sum: bool | None = None,
         foreach: bool | None = None,
@@ -72,7 +76,7 @@ class INNA(Elementwise):
             alpha=alpha,
             beta=beta,
             weight_decay=weight_decay,
-            published_decay=False,
+            published_decay=published_decay,
             maximize=maximize,
             kahan_sum=kahan_sum,
             foreach=foreach,
@@ -87,7 +91,8 @@ class INNAprop(Elementwise):
     """INNAprop, INNA with RMS scaling of the gradient, as a torch optimizer.
 
     Args:
-        params: tensors, named tensors or param groups, as for any torch optimizer; real floating point, any shape.
+        params: tensors, named tensors or param groups, as for any torch optimizer; real or complex floating point, any
+            shape. Real and imaginary parts are updated as two real parameters.
         lr: step size, >= 0 (default 1e-3); a float or a one-element tensor.
         alpha: viscous damping, >= 0 (default 0.1).
         beta: Newtonian damping, > 0 (default 0.9).
@@ -114,7 +119,7 @@ class INNAprop(Elementwise):
 
     Raises:
         ValueError: if an argument is not finite or out of range.
-        TypeError: if an argument has a wrong type, or a parameter is not real floating point.
+        TypeError: if an argument has a wrong type, or a parameter is not floating point.
 
     Reference: Bolte et al., arXiv:2410.05871, 2024; the equations are in `inna_core.innaprop`.
 

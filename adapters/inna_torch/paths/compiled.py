@@ -96,12 +96,12 @@ def compiled_update(
     def zeros(dtype: torch.dtype) -> Tensor:
         return torch.zeros(TRACED_NUMEL, dtype=dtype, device=device)
 
-    slots = [zeros(dtype if name == "compensation" else state_dtype(dtype)) for name in names]
-    numbers = torch.zeros(3 + len(algorithm.__match_args__), dtype=torch.float64, device=device)
-    arguments = [numbers, zeros(dtype), zeros(grad_dtype), *slots]
     try:
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own imports
+            slots = [zeros(dtype if name == "compensation" else state_dtype(dtype)) for name in names]
+            numbers = torch.zeros(3 + len(algorithm.__match_args__), dtype=torch.float64, device=device)
+            arguments = [numbers, zeros(dtype), zeros(grad_dtype), *slots]
             # torch.compile would check its guards at each call, which takes longer than a step of a small tensor
             traced = make_fx(update, tracing_mode="symbolic")(*arguments)
             symbolic = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
