@@ -160,11 +160,11 @@ def partition(keys: list[list[Any]], columns: list[list[Any]]) -> list[list[list
 
 
 def alike(columns: list[Tensors]) -> bool:
-    """Return whether all is well at first sight: contiguous tensors on the CPU, of one wide dtype and fitting shapes."""
+    """Return whether all is well at first sight: contiguous CPU tensors of one wide dtype, with fitting shapes."""
     first = list(map(KIND, columns[0]))
     return (
         NATIVE_TENSOR_TYPES.issuperset(map(type, chain.from_iterable(columns)))
-        and all([list(map(KIND, column)) == first for column in columns[1:]])
+        and all(list(map(KIND, column)) == first for column in columns[1:])
         and first[0][1:] in PLAIN_KINDS
         and len(set(map(IS_CPU, columns[0]))) == 1
         and all(map(CONTIGUOUS, chain.from_iterable(columns)))
@@ -188,22 +188,13 @@ def split(
         columns, dtype = [list(map(torch.view_as_real, column)) for column in columns], dtype.to_real()
     dense = [all(same_dense_layout(x, row[0]) for x in row) for row in zip(*columns, strict=True)]
     keys = [list(map(DTYPE, columns[1])), list(map(DEVICE, columns[0])), native, dense, list(map(type, states)), steps]
-    return [
-        Batch(
-            params,
-            grads,
-            dict(zip(names, slots, strict=True)),
-            members,
-            step,
-            dtype,
-            params[0].device,
-            is_native,
-            is_dense,
-        )
-        for members, (step, *_), (is_native, *_), (is_dense, *_), params, grads, *slots in (
-            partition(keys, [states, steps, native, dense, *columns])
-        )
-    ]
+    batches = []
+    for members, own_steps, own_native, own_dense, params, grads, *slots in partition(
+        keys, [states, steps, native, dense, *columns]
+    ):
+        named, facts = dict(zip(names, slots, strict=True)), (own_native[0], own_dense[0])
+        batches.append(Batch(params, grads, named, members, own_steps[0], dtype, params[0].device, *facts))
+    return batches
 
 
 def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -11,17 +11,17 @@ import torch
 from inna_core._validation import checked_number
 from inna_core.algorithm import Algorithm
 
-FLAGS: dict[str, tuple[Any, ...]] = {
-    "published_decay": (True, False),
-    "maximize": (True, False),
-    "kahan_sum": (True, False, None),
-    "foreach": (True, False, None),
-    "fused": (True, False, None),
-    "compiled": (True, False),
-    "capturable": (True, False),
-    "differentiable": (True, False),
+FLAGS: dict[str, bool | None] = {
+    "published_decay": False,
+    "maximize": False,
+    "kahan_sum": None,
+    "foreach": None,
+    "fused": None,
+    "compiled": False,
+    "capturable": False,
+    "differentiable": False,
 }
-"""The flags of a param group and their values."""
+"""The flags of a param group and their defaults; None leaves a choice to the optimizer."""
 
 EXCLUSIVE = (
     ("fused", "foreach"),
@@ -29,16 +29,7 @@ EXCLUSIVE = (
     *(("differentiable", other) for other in ("fused", "foreach", "capturable")),
 )
 
-FLAGS_OF_OLD_STATES = {
-    "published_decay": False,
-    "foreach": None,
-    "fused": None,
-    "compiled": False,
-    "capturable": False,
-    "differentiable": False,
-}
-"""What flags were in effect where a saved group does not have them."""
-
+IS_CPU = attrgetter("is_cpu")
 IMMUTABLE = {float, int, bool, type(None)}
 
 
@@ -48,10 +39,9 @@ class Hyperparameters:
 
     Attributes:
         algorithm: with its hyperparameters: floats, or 0-d tensors whose values are left on their device.
-        lr: step size, likewise.
-        weight_decay: likewise.
+        lr, weight_decay: likewise.
         on_host: whether all of these numbers are floats.
-        published_decay, maximize, kahan_sum, foreach, fused, compiled, capturable, differentiable: flags of the group.
+        published_decay, ...: the flags.
     """
 
     algorithm: Any
@@ -74,6 +64,12 @@ class Hyperparameters:
 
 def entry_names(algorithm: Any) -> tuple[str, ...]:
     return ("lr", "weight_decay", *algorithm.__match_args__, *FLAGS)
+
+
+def default_entries(algorithm: Any) -> dict[str, Any]:
+    """Return the entries of a param group by default."""
+    hyper = {name: getattr(algorithm, name) for name in algorithm.__match_args__}
+    return {"lr": algorithm.default_lr, "weight_decay": algorithm.default_weight_decay, **hyper, **FLAGS}
 
 
 @functools.cache
@@ -104,15 +100,16 @@ def validate(algorithm: Any, *entries: Any) -> Hyperparameters:
     named = dict(zip(entry_names(algorithm), entries, strict=True))
     flags = {name: named.pop(name) for name in FLAGS}
     for name, value in flags.items():
-        if not any([value is allowed for allowed in FLAGS[name]]):
-            raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, FLAGS[name]))})")
+        if value is not True and value is not False and not (value is None is FLAGS[name]):
+            none = ", None" if FLAGS[name] is None else ""
+            raise TypeError(f"Invalid {name}: {value!r} (expected one of True, False{none})")
     for name, other in EXCLUSIVE:
         if flags[name] and flags[other]:
-            unset = " or None" if None in FLAGS[name] else ""
+            unset = " or None" if FLAGS[name] is None else ""
             raise ValueError(f"Invalid {name}: True (expected False{unset} where {other} is True)")
     numbers = {name: scalar(name, value) for name, value in named.items()}
     tensors = [x for x in numbers.values() if isinstance(x, torch.Tensor)]
-    if tensors and not (flags["capturable"] or flags["differentiable"] or any([not x.is_cpu for x in tensors])):
+    if tensors and all(map(IS_CPU, tensors)) and not (flags["capturable"] or flags["differentiable"]):
         numbers = {name: float(x) for name, x in numbers.items()}  # costs little, and lets the values be validated
         tensors = []
     lr, weight_decay = (checked_number(name, numbers.pop(name)) for name in ("lr", "weight_decay"))

@@ -12,10 +12,50 @@ from torch.optim.optimizer import _get_scalar_dtype, _use_grad_for_differentiabl
 
 from inna_core.algorithm import Algorithm
 from inna_torch._batch import gather, held_entries
-from inna_torch._hyperparameters import FLAGS_OF_OLD_STATES, Hyperparameters, entry_names, hyperparameters, validate
+from inna_torch._hyperparameters import (
+    FLAGS,
+    Hyperparameters,
+    default_entries,
+    entry_names,
+    hyperparameters,
+    validate,
+)
 from inna_torch._scaled_state import ScaledState
-from inna_torch._tensors import TORCH, Tensor, is_expanded, state_dtype
+from inna_torch._tensors import Tensor, is_expanded, state_dtype
 from inna_torch.paths import fused_sgd, select, single
+
+FLAGS_DOCUMENTATION = """
+        published_decay: let the decay act on the velocity too, as the published code of INNAprop does (default False).
+            It repeats that code's trajectories; the decay is then about 1 / (alpha beta) times as strong.
+        maximize: ascend instead of descend (default False).
+        kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameter
+            (default None: on for parameters in 16 bits, off otherwise). The state of such parameters is in 32 bits.
+        foreach: update lists of tensors in multi-tensor calls (default None: let the optimizer choose). False for this
+            or for fused, the other left None, means the core's own update, operation by operation.
+        fused: use torch's fused kernels wherever they are accurate, and warn where they are not (default None: use them
+            without a warning).
+        compiled: have inductor make one loop over memory of the update, once for tensors of all lengths and all values
+            of the hyperparameters (default False). INNA takes it where the fused kernel does not apply: for 16 bits
+            and kahan_sum. It needs a compiler (on a CPU, of C++) and some seconds at the first step.
+        capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
+        differentiable: let autograd go through the step (default False).
+
+    Raises:
+        ValueError: if an argument is not finite or out of range, or a parameter is given twice.
+        TypeError: if an argument has a wrong type, or a parameter is not floating point or complex.
+        RuntimeError: if ``fused`` is True and a parameter is on a device without such kernels.
+"""
+
+
+def shared_documentation(kind: Any) -> Any:
+    """Complete the documentation of a class by that of the flags that all share."""
+    kind.__doc__ = kind.__doc__.replace("{flags}", FLAGS_DOCUMENTATION.strip())
+    return kind
+
+
+def arguments(scope: dict[str, Any]) -> dict[str, Any]:
+    """Return a constructor's arguments, given its locals."""
+    return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
 
 
 class Elementwise(Optimizer):
@@ -37,6 +77,7 @@ class Elementwise(Optimizer):
     _warned: set[str]
 
     def __init__(self, params: Any, **defaults: Any) -> None:
+        defaults = {**default_entries(self.algorithm), **defaults}
         hyperparameters(self.algorithm, defaults)
         super().__init__(params, defaults)
         self.state = defaultdict(self.state_type)
@@ -125,7 +166,8 @@ class Elementwise(Optimizer):
         columns: list[list[Tensor]] = [[] for _ in range(3 + len(fields))]
         self._init_group(group, *columns)
         # Dynamo shows `capturable=True`, which may contradict other flags; a tensor's value is not to be read
-        entries = {**group, **FLAGS_OF_OLD_STATES, "published_decay": group["published_decay"], "capturable": True}
+        paths = {"foreach": None, "fused": None, "compiled": False, "capturable": True, "differentiable": False}
+        entries = {**group, **paths}
         hyper = validate(self.algorithm, *(entries[name] for name in entry_names(self.algorithm)))
         for p, g, *state, compensation in zip(*columns, strict=True):
             named = dict(zip(fields, state, strict=True))
@@ -216,10 +258,10 @@ class Elementwise(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Called by `load_state_dict` and by unpickling; raising here leaves everything as it was.
-        defaults = {**FLAGS_OF_OLD_STATES, **state.get("defaults", getattr(self, "defaults", {}))}
+        defaults = {**FLAGS, **state.get("defaults", getattr(self, "defaults", {}))}
         for group in state["param_groups"]:
             # a flag that the saved groups do not have yet is not to contradict those that they have
-            for name, value in {**defaults, **FLAGS_OF_OLD_STATES}.items():
+            for name, value in {**defaults, **FLAGS}.items():
                 group.setdefault(name, value)
             hyperparameters(self.algorithm, group)
         for held in state["state"].values():

@@ -61,16 +61,16 @@ def paths(batch: Batch, hyper: Hyperparameters) -> Iterator[ModuleType]:
 def warn_not_fused(path: str, warned: set[str]) -> None:
     if path not in warned:
         warnings.warn(
-            f"fused=True, but the {path} path is taken for some parameters: torch's kernel needs float32 or float64 "
-            "parameters and gradients with the same dense memory layout, on a device that has it, and an lr that is not "
-            "large against beta nor close to 1 / alpha",
+            f"fused=True, but the {path} path is taken for some parameters: torch's kernels need float32 or float64 "
+            "parameters and gradients with the same dense memory layout, on a device that has them, and an lr that is "
+            "not large against beta nor close to 1 / alpha",
             stacklevel=caller_level(),
         )
         warned.add(path)
 
 
 def caller_level() -> int:
-    """Return the ``stacklevel`` with which a function's caller warns at the first line outside of torch and this package."""
+    """Return the ``stacklevel`` of a warning that points to the first line outside of torch and this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(LIBRARIES):
         level, frame = level + 1, frame.f_back
