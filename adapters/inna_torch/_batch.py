@@ -43,7 +43,7 @@ class Batch:
         grads: their gradients, shapes as the parameters.
         slots: the other tensors of their states but for the step, by name, likewise.
         states: the parameters' states: plain dicts, or all of them `ScaledState`.
-        step: number of steps made before, 0 where the algorithm does not count; None where only the device knows it.
+        step: number of steps made before, 0 where the algorithm does not count; None where it is not to be read.
         dtype: of the parameters.
         device: of all tensors but the counters of steps.
         native: whether no tensor is of a subclass, which multi-tensor calls and compiled code may not know.
@@ -226,14 +226,15 @@ def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
 
 
 def steps_before(held: list[dict[str, Any]], hyper: Hyperparameters) -> list[float | None]:
-    """Return the numbers of steps made before; 0 where the algorithm does not count, None where only a device knows."""
+    """Return the numbers of steps made before; 0 where the algorithm does not count, None where they are not read."""
     if "step" not in hyper.algorithm.state_type._fields:
         return [0.0] * len(held)
     steps: list[Any] = [entries.get("step") for entries in held]
-    if set(map(type, steps)) != {Tensor}:
+    native = set(map(type, steps)) == {Tensor}
+    if not native:
         check_tensors(["step"], [steps])
-    # reading a counter on a device waits for it
-    return [None] * len(steps) if hyper.capturable or hyper.differentiable else list(map(float, steps))
+    # reading a counter on a device waits for it, and autograd needs no number
+    return list(map(float, steps)) if native and not (hyper.capturable or hyper.differentiable) else [None] * len(steps)
 
 
 def placed_like(grad: Any, p: Any) -> Any:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -29,7 +29,6 @@ EXCLUSIVE = (
     *(("differentiable", other) for other in ("fused", "foreach", "capturable")),
 )
 
-IS_CPU = attrgetter("is_cpu")
 IMMUTABLE = {float, int, bool, type(None)}
 
 
@@ -109,7 +108,7 @@ def validate(algorithm: Any, *entries: Any) -> Hyperparameters:
             raise ValueError(f"Invalid {name}: True (expected False{unset} where {other} is True)")
     numbers = {name: scalar(name, value) for name, value in named.items()}
     tensors = [x for x in numbers.values() if isinstance(x, torch.Tensor)]
-    if tensors and all(map(IS_CPU, tensors)) and not (flags["capturable"] or flags["differentiable"]):
+    if tensors and not (flags["capturable"] or flags["differentiable"]) and all(x.is_cpu for x in tensors):
         numbers = {name: float(x) for name, x in numbers.items()}  # costs little, and lets the values be validated
         tensors = []
     lr, weight_decay = (checked_number(name, numbers.pop(name)) for name in ("lr", "weight_decay"))
