@@ -173,6 +173,9 @@ class Elementwise(Optimizer):
             named = dict(zip(fields, state, strict=True))
             if compensation is not p:
                 named["compensation"] = compensation
+            if p.is_complex():
+                p, g = torch.view_as_real(p), torch.view_as_real(g)
+                named = {name: x if name == "step" else torch.view_as_real(x) for name, x in named.items()}
             single.update_in_place(hyper, p, g, named)
             if "step" in named:
                 named["step"] += 1

@@ -1,5 +1,6 @@
 """Autograd through a step, torch.compile of a step, and CUDA graphs."""
 
+import copy
 import warnings
 from typing import Any
 
@@ -142,3 +143,55 @@ def test_a_captured_step_is_replayed(optimizer: Any) -> None:
         graph.replay()
         b.step()
         assert difference(ours, plain) < 2e-6, k
+
+
+TRACED: dict[str, tuple[dict[str, Any], int]] = {
+    "lr in a tensor": ({"lr": torch.tensor(0.05)}, 1),
+    "float lr": ({"lr": 0.05}, 2),
+    "compiled": ({"lr": 0.05, "compiled": True}, 2),
+    "published decay": ({"lr": 0.05, "weight_decay": 0.1, "published_decay": True}, 2),
+    "maximize": ({"lr": 0.05, "maximize": True}, 2),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Profiler record function")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("fullgraph", [False, True])
+@pytest.mark.parametrize("row", TRACED)
+@EACH
+def test_traced_steps_stay_in_one_graph_while_lr_changes(optimizer: Any, row: str, fullgraph: bool, dtype: str) -> None:
+    """A float that changes is compiled once more, as a symbol; it then stays compiled."""
+    flags, most_graphs = TRACED[row]
+    torch._dynamo.reset()
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    ours, plain = (parameters(getattr(torch, dtype)) for _ in range(2))
+    a = optimizer(ours, **{**flags, "lr": copy.copy(flags["lr"])})
+    b = optimizer(plain, **{**flags, "lr": 0.05, "compiled": False}, foreach=False)
+
+    def step() -> None:
+        # as torch's own tests: the decorators of `step` break the graph on purpose
+        with torch.no_grad():
+            optimizer.step.__wrapped__.__wrapped__(a)
+
+    compiled = torch.compile(step if fullgraph else a.step, backend=backend, fullgraph=fullgraph)
+    for k in range(5):
+        lr = 0.05 / (k + 1)
+        if isinstance(flags["lr"], float):
+            a.param_groups[0]["lr"] = lr
+        else:
+            a.param_groups[0]["lr"].fill_(lr)
+        b.param_groups[0]["lr"] = lr
+        set_gradients(ours, k)
+        set_gradients(plain, k)
+        compiled()
+        b.step()
+        assert 1 <= len(graphs) <= most_graphs
+    assert difference(ours, plain) < 1e-6
+    assert a.param_groups[0]["capturable"] is False
+    a.step()  # the group is as it was
