@@ -26,9 +26,8 @@ from inna_torch._tensors import (
 
 LAYOUT, SHAPE, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "shape", "dtype", "device", "is_cpu"))
 CONTIGUOUS: Callable[[Tensor], bool] = torch.Tensor.is_contiguous
-ENTRIES = attrgetter("entries")
-KIND = attrgetter("shape", "dtype", "is_cpu", "layout")
-PLAIN_KINDS = {(dtype, True, torch.strided) for dtype in (torch.float32, torch.float64)}
+KIND = attrgetter("shape", "dtype", "device", "layout")
+KIND_ON_CPU = attrgetter("shape", "dtype", "is_cpu", "layout")
 COMPENSATED = (*LOW_PRECISION, torch.complex32)
 """Dtypes of parameters whose sums are compensated by default."""
 ONE = torch.tensor(1.0, device="cpu")
@@ -118,11 +117,11 @@ def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters
             owners.append(p)
             grads.append(grad)
             own_states.append(states[p])
-    if not owners:
-        return []
+    if len(set(map(DTYPE, owners))) == 1:
+        return gather_dtype(owners, grads, own_states, hyper)
     return [
         batch
-        for part in partition([list(map(DTYPE, owners))], [owners, grads, own_states])
+        for part in (partition([list(map(DTYPE, owners))], [owners, grads, own_states]) if owners else ())
         for batch in gather_dtype(*part, hyper)
     ]
 
@@ -160,13 +159,16 @@ def partition(keys: list[list[Any]], columns: list[list[Any]]) -> list[list[list
 
 
 def alike(columns: list[Tensors]) -> bool:
-    """Return whether all is well at first sight: contiguous CPU tensors of one wide dtype, with fitting shapes."""
-    first = list(map(KIND, columns[0]))
+    """Return whether all is well at first sight: contiguous, on one device, of one wide dtype, with fitting shapes."""
+    kind = KIND_ON_CPU if columns[0][0].is_cpu else KIND
+    first = list(map(kind, columns[0]))
+    _, dtype, device, layout = first[0]
     return (
-        NATIVE_TENSOR_TYPES.issuperset(map(type, chain.from_iterable(columns)))
-        and all(list(map(KIND, column)) == first for column in columns[1:])
-        and first[0][1:] in PLAIN_KINDS
-        and len(set(map(IS_CPU, columns[0]))) == 1
+        dtype in (torch.float32, torch.float64)
+        and layout is torch.strided
+        and NATIVE_TENSOR_TYPES.issuperset(map(type, chain.from_iterable(columns)))
+        and all(list(map(kind, column)) == first for column in columns[1:])
+        and all(k[2] == device for k in first)
         and all(map(CONTIGUOUS, chain.from_iterable(columns)))
     )
 

@@ -290,7 +290,7 @@ def check_parameters(params: list[Any], hyper: Hyperparameters) -> None:
         if not isinstance(p, Tensor):
             continue  # torch itself refuses it
         if not (p.is_floating_point() or p.is_complex()):
-            raise TypeError(f"Invalid params: a tensor of dtype {p.dtype} (expected a floating-point or complex dtype)")
+            raise TypeError(f"Invalid params: a tensor of dtype {p.dtype} (expected a real or complex floating-point dtype)")
         if hyper.fused and p.device.type not in fused_sgd.DEVICES:
             raise RuntimeError(
                 f"Invalid fused: True (expected False or None for parameters on {p.device}; torch has the kernels on "

@@ -67,6 +67,7 @@ CASES: tuple[Case, ...] = (
     Case("inna-alpha-lr-above-1", "INNA", {"alpha": 15.0, "beta": 0.2}, (0.1,)),  # velocity alternates
     Case("inna-lr-0", "INNA", {"alpha": 0.5, "beta": 0.1}, (0.0,)),
     Case("inna-decay", "INNA", {"alpha": 0.5, "beta": 0.1}, (0.1,), weight_decay=0.3),
+    Case("inna-published-decay", "INNA", {"alpha": 0.5, "beta": 0.1}, (0.1,), weight_decay=0.3, published_decay=True),
     Case("innaprop-default", "INNAprop", innaprop(), (0.001,)),
     Case("innaprop-decaying", "INNAprop", innaprop(), decaying(0.01, 0.25)),
     Case("innaprop-2-2", "INNAprop", innaprop(alpha=2.0, beta=2.0), (0.01,)),

@@ -10,7 +10,7 @@ from typing import Any
 import inna_core
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import LOW_PRECISION, TORCH, Tensors, update_in_blocks
+from inna_torch._tensors import ACCELERATOR_BLOCK_NUMEL, LOW_PRECISION, TORCH, Tensors, blocks, update_in_blocks
 
 
 def inna(hyper: Hyperparameters, step: float, theta: Tensors, g: Tensors, v: Tensors) -> None:
@@ -62,12 +62,14 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
         return None
     if not batch.native or batch.dtype in LOW_PRECISION or batch.dtype != batch.grads[0].dtype:
         return None
-    columns = batch.columns
-    if batch.device.type == "cpu" and batch.dense and len(batch.slots) > 1:
+    step, columns = batch.step, batch.columns
+    if len(batch.slots) == 1:  # no temporaries
+        return lambda: function(hyper, step, *columns)
+    if batch.device.type == "cpu" and batch.dense:
+        return lambda: update_in_blocks(lambda row: function(hyper, step, *([x] for x in row)), columns)
 
-        def update(row: Tensors) -> None:
-            function(hyper, batch.step, *([x] for x in row))
+    def run() -> None:
+        for block in blocks(columns, ACCELERATOR_BLOCK_NUMEL, shared=ACCELERATOR_BLOCK_NUMEL, cut=False):
+            function(hyper, step, *block)
 
-        # temporaries of one block, which stays in the cache
-        return lambda: update_in_blocks(update, columns)
-    return lambda: function(hyper, batch.step, *columns)
+    return run

@@ -81,7 +81,6 @@ def kernel_step(
     lr: float,
     alpha: float,
     beta: float,
-    *,
     scale: float | None = None,
     scaled: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -149,7 +148,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
         return None
     first_scale = batch.states[0].scale if batch.scaled else None
     for scale in (first_scale, None):
-        step = kernel_step(hyper.lr, alpha, beta, scale=scale, scaled=batch.scaled, dtype=batch.dtype, device=device)
+        step = kernel_step(hyper.lr, alpha, beta, scale, batch.scaled, batch.dtype, device)
         if step is not None:
             return functools.partial(run, step, batch, hyper)
     return None

@@ -9,7 +9,7 @@ from typing import Any
 
 FLOATS = ("float64", "float32")
 
-COMPLEX_MOMENTS = {"arrays": "modulus", "optax_transform": "modulus"}
+COMPLEX_MOMENTS = {"arrays": "modulus", "optax_transform": "modulus", "torch_optimizer": "parts"}
 """By module: |g|^2, as in optax; or real and imaginary parts squared apart, as in torch."""
 
 

@@ -114,7 +114,7 @@ class TracedRun(TorchRun):
 
 
 def read(x: Any) -> np.ndarray:
-    return as_float64(x.detach().cpu().to(torch.float64).numpy())
+    return as_float64(x.detach().cpu().to(torch.complex128 if x.is_complex() else torch.float64).numpy())
 
 
 def fact(x: torch.Tensor) -> Fact:
