@@ -99,12 +99,7 @@ def slot_names(hyper: Hyperparameters, dtype: torch.dtype) -> list[str]:
 
 
 def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters) -> list[Batch]:
-    """Return the batches of a param group, of the parameters that have a gradient; missing states are made.
-
-    Args:
-        params: the group's parameters.
-        states: the optimizer's, a defaultdict.
-        hyper: of the group.
+    """Return the batches of a group's parameters that have a gradient; missing states are made.
 
     Raises:
         RuntimeError: if a gradient is sparse, or a parameter cannot be written in place.
@@ -200,11 +195,7 @@ def split(
 
 
 def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
-    """Make the entries that a parameter's state lacks, as before the first step.
-
-    Raises:
-        ValueError: if it has some of the algorithm's entries only.
-    """
+    """Make the entries that a parameter's state lacks, as before the first step."""
     (held,), algorithm = held_entries([state]), hyper.algorithm
     fields = algorithm.state_type._fields
     real = torch.view_as_real(p.detach()) if p.is_complex() else p.detach()

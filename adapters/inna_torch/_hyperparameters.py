@@ -77,11 +77,7 @@ def entry_getter(algorithm: type[Algorithm]) -> Callable[[Mapping[str, Any]], tu
 
 
 def hyperparameters(algorithm: type[Algorithm], group: Mapping[str, Any]) -> Hyperparameters:
-    """Return the hyperparameters of a param group.
-
-    Args:
-        algorithm: class in `inna_core`.
-        group: a param group; entries of other libraries in it are ignored.
+    """Return the hyperparameters of a param group, whose other entries are ignored.
 
     Raises:
         TypeError: if an entry has a wrong type.

@@ -24,39 +24,6 @@ from inna_torch._scaled_state import ScaledState
 from inna_torch._tensors import Tensor, is_expanded, state_dtype
 from inna_torch.paths import fused_sgd, select, single
 
-FLAGS_DOCUMENTATION = """
-        published_decay: let the decay act on the velocity too, as the published code of INNAprop does (default False).
-            It repeats that code's trajectories; the decay is then about 1 / (alpha beta) times as strong.
-        maximize: ascend instead of descend (default False).
-        kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameter
-            (default None: on for parameters in 16 bits, off otherwise). The state of such parameters is in 32 bits.
-        foreach: update lists of tensors in multi-tensor calls (default None: let the optimizer choose). False for this
-            or for fused, the other left None, means the core's own update, operation by operation.
-        fused: use torch's fused kernels wherever they are accurate, and warn where they are not (default None: use them
-            without a warning).
-        compiled: have inductor make one loop over memory of the update, once for tensors of all lengths and all values
-            of the hyperparameters (default False). INNA takes it where the fused kernel does not apply: for 16 bits
-            and kahan_sum. It needs a compiler (on a CPU, of C++) and some seconds at the first step.
-        capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
-        differentiable: let autograd go through the step (default False).
-
-    Raises:
-        ValueError: if an argument is not finite or out of range, or a parameter is given twice.
-        TypeError: if an argument has a wrong type, or a parameter is not floating point or complex.
-        RuntimeError: if ``fused`` is True and a parameter is on a device without such kernels.
-"""
-
-
-def shared_documentation(kind: Any) -> Any:
-    """Complete the documentation of a class by that of the flags that all share."""
-    kind.__doc__ = kind.__doc__.replace("{flags}", FLAGS_DOCUMENTATION.strip())
-    return kind
-
-
-def arguments(scope: dict[str, Any]) -> dict[str, Any]:
-    """Return a constructor's arguments, given its locals."""
-    return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
-
 
 class Elementwise(Optimizer):
     """An optimizer whose update of a parameter needs that parameter's gradient and state alone.
@@ -185,13 +152,15 @@ class Elementwise(Optimizer):
 
         torch.compile runs the method of this name once, as it is, instead of tracing it.
         """
-        if group["compiled"]:
-            group["capturable"] = False  # Dynamo may have written it, and the two exclude each other
+        if group["compiled"] or group["differentiable"]:
+            group["capturable"] = False  # Dynamo may have written it, and it excludes these
         hyper = hyperparameters(self.algorithm, group)
         gather(group["params"], self.state, hyper)
         for p in group["params"]:
             if p.grad is not None:
-                state = self.state[p] = dict(self.state[p])  # the only kind of state that torch.compile knows
+                # torch.compile knows plain dicts only; once read, the velocity in it is the true one
+                state = dict(self.state[p])
+                (self.state[p],) = held_entries([self.state[p]])
                 fields = self.algorithm.state_type._fields  # type: ignore[attr-defined]
                 row = [p, p.grad, *(state[name] for name in fields), state.get("compensation", p)]
                 for column, x in zip(columns, row, strict=True):
@@ -290,7 +259,9 @@ def check_parameters(params: list[Any], hyper: Hyperparameters) -> None:
         if not isinstance(p, Tensor):
             continue  # torch itself refuses it
         if not (p.is_floating_point() or p.is_complex()):
-            raise TypeError(f"Invalid params: a tensor of dtype {p.dtype} (expected a real or complex floating-point dtype)")
+            raise TypeError(
+                f"Invalid params: a tensor of dtype {p.dtype} (expected a real or complex floating-point dtype)"
+            )
         if hyper.fused and p.device.type not in fused_sgd.DEVICES:
             raise RuntimeError(
                 f"Invalid fused: True (expected False or None for parameters on {p.device}; torch has the kernels on "

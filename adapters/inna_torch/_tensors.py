@@ -59,16 +59,10 @@ def block_numel(tensors: Tensors) -> int:
 
 
 def blocks(columns: Sequence[Tensors], size: int, *, shared: int, cut: bool = True) -> Iterator[list[Tensors]]:
-    """Cut lists of tensors into blocks.
+    """Cut parallel lists of tensors, dense and alike in memory at each position, into blocks of up to `size` elements.
 
-    Args:
-        columns: lists of equal length; tensors at the same position have the same shape, dense and alike in memory.
-        size: most elements of a block.
-        shared: most elements of a tensor that shares a block with others.
-        cut: whether to cut larger tensors.
-
-    Yields:
-        Columns of whole tensors, or of one flat view into a larger tensor. Tensors without elements are left out.
+    A block holds whole tensors of at most `shared` elements each, or a flat view into a larger one, which is not cut if
+    `cut` is False. Tensors without elements are left out.
     """
     lengths = list(map(torch.Tensor.numel, columns[0]))
     if sum(lengths) <= size and max(lengths) <= shared and min(lengths):
@@ -100,12 +94,9 @@ def share_memory(tensors: Tensors) -> bool:
 
 
 def update_in_blocks(update: Callable[[Tensors], Any], columns: Sequence[Tensors], *, cut: bool = True) -> None:
-    """Update lists of tensors in place, block by block, small tensors as one.
+    """Update parallel lists of tensors in place, block by block, the small tensors of a block as one.
 
-    Args:
-        update: function of flat tensors, one a column, that writes to all but the second.
-        columns: parameters, gradients, and what else is updated; as in `blocks`.
-        cut: whether to cut larger tensors.
+    `update` is given a flat tensor of each column and writes to all but the second, the gradient.
     """
     size = CACHE_BLOCK_NUMEL if columns[0][0].is_cpu else ACCELERATOR_BLOCK_NUMEL
     for block in blocks(columns, size, shared=size // 2, cut=cut):

@@ -3,8 +3,41 @@
 from typing import Any
 
 import inna_core
-from inna_torch._optimizer import Elementwise, arguments, shared_documentation
+from inna_torch._optimizer import Elementwise
 from inna_torch._scaled_state import ScaledState
+
+FLAGS_DOCUMENTATION = """
+        published_decay: let the decay act on the velocity too, as the published code of INNAprop does (default False).
+            It repeats that code's trajectories; the decay is then about 1 / (alpha beta) times as strong.
+        maximize: ascend instead of descend (default False).
+        kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameter
+            (default None: on for parameters in 16 bits, off otherwise). The state of such parameters is in 32 bits.
+        foreach: update lists of tensors in multi-tensor calls (default None: let the optimizer choose). False for this
+            or for fused, the other left None, means the core's own update, operation by operation.
+        fused: use torch's fused kernels wherever they are accurate, and warn where they are not (default None: use them
+            without a warning).
+        compiled: have inductor make one loop over memory of the update, once for tensors of all lengths and all values
+            of the hyperparameters (default False). INNA takes it where the fused kernel does not apply: for 16 bits
+            and kahan_sum. It needs a compiler (on a CPU, of C++) and some seconds at the first step.
+        capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
+        differentiable: let autograd go through the step (default False).
+
+    Raises:
+        ValueError: if an argument is not finite or out of range, or a parameter is given twice.
+        TypeError: if an argument has a wrong type, or a parameter is not floating point or complex.
+        RuntimeError: if ``fused`` is True and a parameter is on a device without such kernels.
+"""
+
+
+def shared_documentation(kind: Any) -> Any:
+    """Complete the documentation of a class by that of the flags that all share."""
+    kind.__doc__ = kind.__doc__.replace("{flags}", FLAGS_DOCUMENTATION.strip())
+    return kind
+
+
+def arguments(scope: dict[str, Any]) -> dict[str, Any]:
+    """Return a constructor's arguments, given its locals."""
+    return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
 
 
 @shared_documentation

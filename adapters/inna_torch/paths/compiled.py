@@ -55,24 +55,10 @@ def compiled_update(
     maximize: bool,
     threads: int,
 ) -> Callable[..., Any]:
-    """Return the update of one flat tensor.
+    """Return the update of one flat tensor, for a number of threads that share its loop on a CPU.
 
-    Args:
-        algorithm: class in `inna_core`.
-        names: of the slots.
-        dtype: of the parameter.
-        grad_dtype: of the gradient.
-        device: of all tensors.
-        published: whether the decay acts on the velocity too.
-        maximize: whether to ascend.
-        threads: that share a loop on a CPU; the code is made for this number.
-
-    Returns:
-        A function of the numbers (steps made before, lr, weight decay, hyperparameters of the algorithm; float64), the
-        parameter, the gradient and the slots: dense one-dimensional tensors of any one length, updated in place.
-
-    Raises:
-        RuntimeError: if it cannot be compiled.
+    It is a function of the numbers (steps made before, lr, weight decay, hyperparameters of the algorithm; float64),
+    the parameter, the gradient and the slots: dense one-dimensional tensors of any one length, updated in place.
     """
 
     def update(numbers: Tensor, p: Tensor, g: Tensor, *slots: Tensor) -> None:

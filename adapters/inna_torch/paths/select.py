@@ -22,10 +22,7 @@ LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent)
 def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[], None]:
     """Return the in-place step of a batch by the first path that has one; nothing is changed yet.
 
-    Args:
-        batch: of parameters that are updated alike.
-        hyper: of their group.
-        warned: names of the paths that a warning has named already; one more may be added.
+    `warned` holds the paths that a warning has named already; one more may be added.
     """
     for path in paths(batch, hyper):
         step = path.plan(batch, hyper)

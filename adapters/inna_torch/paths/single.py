@@ -34,16 +34,7 @@ def next_values(
 ) -> dict[str, Tensor]:
     """Return the next parameter, under the name `THETA`, and the next entries of its state; nothing is changed.
 
-    Args:
-        algorithm: of `inna_core`.
-        p: parameter.
-        g: gradient, of any floating-point dtype.
-        state: the fields of the algorithm's state; with a ``compensation`` the sum is compensated.
-        lr: step size, a float or a 0-d tensor.
-        weight_decay: rate of the decay, likewise.
-        published: whether the decay acts on the velocity too.
-        maximize: whether to ascend.
-        rounded: rounds to a narrow dtype; by default by a cast.
+    With a ``compensation`` in the state the sum is compensated; `rounded` rounds to a narrow dtype.
     """
     dtype = state_dtype(p.dtype)
     grad, theta = g.to(dtype), p.to(dtype)
