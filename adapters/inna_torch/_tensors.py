@@ -16,12 +16,12 @@ TORCH: Any = torch
 NATIVE_TENSOR_TYPES = {torch.nn.Parameter, torch.Tensor}
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
-CACHE_BLOCK_NUMEL = 2**15
+SMALL_NUMEL = 2**14
+"""Elements of a tensor that takes less time to work on than to launch a kernel for."""
+CACHE_BLOCK_NUMEL = 2**17
 """Elements of a block whose temporaries stay in a CPU's cache."""
 ACCELERATOR_BLOCK_NUMEL = 2**22
 """Elements of a block on accelerators, which have no large cache but need large tensors to be busy."""
-BLOCKS = 42
-"""Into how many blocks to cut parameters, so that two temporaries are at most 1/21 of them."""
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -49,13 +49,6 @@ def same_dense_layout(x: Tensor, like: Tensor) -> bool:
 def as_flat(x: Tensor) -> Tensor:
     """Return a dense tensor as a one-dimensional view of its memory."""
     return x if x.ndim == 1 else x.view(-1) if x.is_contiguous() else x.as_strided((x.numel(),), (1,))
-
-
-def block_numel(tensors: Tensors) -> int:
-    """Return how many elements to work on at a time, where that needs two temporaries."""
-    if not tensors[0].is_cpu:
-        return ACCELERATOR_BLOCK_NUMEL
-    return max(sum(map(torch.Tensor.numel, tensors)) // BLOCKS, 2 * CACHE_BLOCK_NUMEL)
 
 
 def blocks(columns: Sequence[Tensors], size: int, *, shared: int, cut: bool = True) -> Iterator[list[Tensors]]:
@@ -98,8 +91,11 @@ def update_in_blocks(update: Callable[[Tensors], Any], columns: Sequence[Tensors
 
     `update` is given a flat tensor of each column and writes to all but the second, the gradient.
     """
-    size = CACHE_BLOCK_NUMEL if columns[0][0].is_cpu else ACCELERATOR_BLOCK_NUMEL
-    for block in blocks(columns, size, shared=size // 2, cut=cut):
+    on_cpu = columns[0][0].is_cpu
+    size, shared = (
+        (CACHE_BLOCK_NUMEL, SMALL_NUMEL) if on_cpu else (ACCELERATOR_BLOCK_NUMEL, ACCELERATOR_BLOCK_NUMEL // 2)
+    )
+    for block in blocks(columns, size, shared=shared, cut=cut):
         views = [list(map(as_flat, column)) for column in block]
         if len(block[0]) == 1 or share_memory(block[0]):
             for row in zip(*views, strict=True):

@@ -29,13 +29,16 @@ import torch
 
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import TORCH, as_flat, block_numel, blocks
+from inna_torch._tensors import CACHE_BLOCK_NUMEL, TORCH, as_flat, blocks
 from inna_torch.paths import fused_sgd
 
 MAX_AMPLIFICATION = 1.0
 DEVICES = ("cpu",) if hasattr(torch, "_fused_adamw_") and fused_sgd.DEVICES else ()
 """Device types on which torch's AdamW kernel makes the step: on CUDA it takes 1 - sigma in single precision, which is
 wrong by 1e-5 of it for sigma = 0.999."""
+
+BLOCKS = 42
+"""Into how many blocks to cut parameters at least, so that two temporaries are at most 1/21 of them."""
 
 INF_STEP = torch.tensor(math.inf, dtype=torch.float32, device="cpu")
 
@@ -128,13 +131,16 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
 
 def run(step: AdamWStep, sigma: float, batch: Batch) -> None:
     """Make the step, in blocks that stay in the cache from kernel to kernel."""
-    size = block_numel(batch.params)
+    total = sum(map(torch.Tensor.numel, batch.params))
+    size = min(max(total // BLOCKS, CACHE_BLOCK_NUMEL), 2 * CACHE_BLOCK_NUMEL, total)
+    scratch = batch.params[0].new_empty(2 * size)  # memory that is freed and taken again would leave the cache
     for theta, grads, v, s in blocks(batch.columns, size, shared=size):
         if step.push:
             TORCH._foreach_add_(v, theta, alpha=step.push)
         # the kernel adds 0 times the old first moment, which must be finite where v is, and leaves the gradient there
         copies = list(map(as_flat, v)) * 2
-        pieces = torch.cat(copies).split_with_sizes(list(map(torch.Tensor.numel, copies)))
+        lengths = list(map(torch.Tensor.numel, copies))
+        pieces = torch.cat(copies, out=scratch[: sum(lengths)]).split_with_sizes(lengths)
         x, moments = pieces[: len(v)], pieces[len(v) :]
         TORCH._fused_adamw_(
             *(x, grads, moments, s, [], [INF_STEP] * len(v)),
