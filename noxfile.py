@@ -8,6 +8,7 @@ import shutil
 import sys
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nox
@@ -66,46 +67,52 @@ ISOLATED = {
     "keras-torch": Environment(("keras", "torch"), ("test",), ("keras", "torch")),
 }
 
-shared = nox.session(venv_location=".nox/everything", reuse_venv=True)
-asked_for = nox.session(venv_location=".nox/everything", reuse_venv=True, default=False)
-_installed: list[Environment] = []
+
+@nox.session(reuse_venv=True, default=False)
+def everything(session: nox.Session) -> None:
+    """Make the environment that most sessions share, or bring it up to date."""
+    EVERYTHING.install(session)
+    programs.append(Path(session.bin))
 
 
-def install_everything(session: nox.Session) -> None:
-    """Install into the environment that most sessions share, once a run of nox."""
-    if EVERYTHING not in _installed:
-        EVERYTHING.install(session)
-        _installed.append(EVERYTHING)
+programs: list[Path] = []
+in_everything = partial(nox.session, python=False, requires=["everything"])
 
 
-def run_suite(session: nox.Session, tier: str, environment: Environment, *files: str) -> None:
-    """Run a tier; each host's tests on one worker, since starting a backend and compiling cost more than most tests."""
+def run(session: nox.Session, *command: str) -> None:
+    """Run a program of the environment of `everything`."""
+    (folder,) = programs
+    path = os.pathsep.join([str(folder), os.environ["PATH"]])
+    session.run(str(folder / command[0]), *command[1:], env={"PATH": path}, external=True)
+
+
+def suite(tier: str, environment: Environment) -> list[str]:
+    """Return the command that runs a tier in an environment.
+
+    A host's tests stay on one worker, since to start a backend and to compile costs more than most tests.
+    """
     required = [f"--require={name}" for name in environment.required]
-    workers = ("-n", "auto", "--dist", "loadgroup")
-    session.run("python", "-m", "pytest", "-m", TIERS[tier], *workers, *required, *files, *session.posargs)
+    return ["python", "-m", "pytest", "-m", TIERS[tier], "-n", "auto", "--dist", "loadgroup", *required]
 
 
-@asked_for
+@in_everything(default=False)
 def fast(session: nox.Session) -> None:
     """Run the tests for every save: two minutes, once everything is installed."""
-    install_everything(session)
-    run_suite(session, "fast", EVERYTHING)
+    run(session, *suite("fast", EVERYTHING), *session.posargs)
 
 
-@shared
+@in_everything()
 def tests(session: nox.Session) -> None:
     """Run the default tier of the suite, on all hosts."""
-    install_everything(session)
-    run_suite(session, "default", EVERYTHING)
+    run(session, *suite("default", EVERYTHING), *session.posargs)
 
 
-@asked_for
+@in_everything(default=False)
 def nightly(session: nox.Session) -> None:
     """Run everything that needs no GPU: the whole suite, hosts apart, other libraries, mutants, stored trainings."""
-    install_everything(session)
-    run_suite(session, "nightly", EVERYTHING)
-    for name in ("isolated", "integrations", "mutants", "training"):
-        session.notify(name)
+    run(session, *suite("nightly", EVERYTHING), *session.posargs)
+    for name in (*(f"isolated({host})" for host in ISOLATED), "integrations", "mutants", "training"):
+        session.notify(name, posargs=())
 
 
 @nox.session(python=False, default=False)
@@ -120,7 +127,7 @@ def gpu(session: nox.Session) -> None:
 def isolated(session: nox.Session, host: str) -> None:
     """Run the fast tier where no other host is installed."""
     ISOLATED[host].install(session)
-    run_suite(session, "fast", ISOLATED[host])
+    session.run(*suite("fast", ISOLATED[host]), *session.posargs)
 
 
 @nox.session(default=False)
@@ -129,36 +136,32 @@ def integrations(session: nox.Session) -> None:
     INTEGRATIONS.install(session)
     folder = "conformance_tests"
     files = (f"{folder}/torch_host/test_integrations.py", f"{folder}/optax_host/test_frameworks.py")
-    run_suite(session, "nightly", INTEGRATIONS, *files)
+    session.run(*suite("nightly", INTEGRATIONS), *files, *session.posargs)
 
 
-@asked_for
+@in_everything(default=False)
 def mutants(session: nox.Session) -> None:
     """Break one thing at a time and expect the default tier to notice; takes a while."""
-    install_everything(session)
-    session.run("python", "-m", "conformance_tests.mutants", *session.posargs)
+    run(session, "python", "-m", "conformance_tests.mutants", *session.posargs)
 
 
-@shared
+@in_everything()
 def lint(session: nox.Session) -> None:
     """Check style and imports."""
-    install_everything(session)
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+    run(session, "ruff", "check", ".")
+    run(session, "ruff", "format", "--check", ".")
 
 
-@shared
+@in_everything()
 def types(session: nox.Session) -> None:
     """Check types against the hosts' own."""
-    install_everything(session)
-    session.run("pyright")
+    run(session, "pyright")
 
 
-@shared
+@in_everything()
 def quickstart(session: nox.Session) -> None:
     """Train one small network with INNA on every host; write a table and a picture."""
-    install_everything(session)
-    session.run("python", "-m", "benchmarks.quickstart", *session.posargs)
+    run(session, "python", "-m", "benchmarks.quickstart", *session.posargs)
 
 
 @nox.session
@@ -185,16 +188,15 @@ def wheel(session: nox.Session) -> None:
     session.run(*command, "conformance_tests/core", "conformance_tests/matrix", *session.posargs)
 
 
-@asked_for
+@in_everything(default=False)
 def training(session: nox.Session) -> None:
     """Tune and train on real tasks with equal budgets, two small ones or what is asked for after `--`.
 
     Then train two stored rows of digits again, and see that they are repeated within their spread.
     """
-    install_everything(session)
     optimizers = "inna,innaprop,sgd,momentum,adagrad,adam,adamw,newton"
     small = ["--task", "digits,burgers", "--regime", "cosine", "--optimizer", optimizers]
     small += ["--budget", "4", "--out", "training-results"]
-    session.run("python", "-m", "benchmarks", "training", *(session.posargs or small))
+    run(session, "python", "-m", "benchmarks", "training", *(session.posargs or small))
     stored = ["--task", "digits", "--regime", "cosine", "--optimizer", "inna,adamw"]
-    session.run("python", "-m", "benchmarks", "training-repeat", *stored)
+    run(session, "python", "-m", "benchmarks", "training-repeat", *stored)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from conformance_tests import summary
 from conformance_tests.backend_process import Worker, open_here
 from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.hosts.run import Run
@@ -28,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PACKAGE",
         help="fail, rather than skip, where this package (an import name) is missing; repeatable",
     )
+    parser.addoption("--summary", action="store_true", help="end with a table of hosts in Markdown")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,6 +44,15 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     missing = {host.name: host.missing() for host in HOSTS}
     present = [name for name, why in missing.items() if why is None]
     return [f"hosts: {', '.join(present)}", *(f"no {name}: {why}" for name, why in missing.items() if why)]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("--summary"):
+        terminalreporter.section("summary")
+        stats = {outcome: terminalreporter.stats.get(outcome, []) for outcome in summary.OUTCOMES}
+        rows = [(name, report.nodeid, report.duration) for name, reports in stats.items() for report in reports]
+        for line in (summary.machine(), "", *summary.table(rows)):
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

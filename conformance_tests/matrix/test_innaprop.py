@@ -13,7 +13,8 @@ from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.rows import row, tier_of_property
 from conformance_tests.matrix.table import BY_NAME, HOSTS
 
-HYPER = dict(BY_NAME["INNAprop"].hyper)
+ALGORITHM = "INNAprop"
+HYPER = dict(BY_NAME[ALGORITHM].hyper)
 N_STEPS = 200
 SHAPES = ((20,),)
 
@@ -38,7 +39,7 @@ def published(setup: Setup, theta: Any, grads: list[Any]) -> list[Any]:
 
 def setup_of(damping: tuple[float, float], schedule: str, decay: float) -> Setup:
     hyper = {**HYPER, "alpha": damping[0], "beta": damping[1]}
-    return Setup("INNAprop", hyper, SCHEDULES[schedule], "float64", decay, published_decay=decay > 0)
+    return Setup(ALGORITHM, hyper, SCHEDULES[schedule], "float64", decay, published_decay=decay > 0)
 
 
 def problem() -> tuple[np.ndarray, list[np.ndarray]]:
@@ -82,7 +83,7 @@ def test_published_recurrence(host: Host, damping: Any, schedule: str, decay: fl
 @pytest.mark.parametrize("host", [row(host, tier=tier_of_property(host)) for host in HOSTS])
 def test_finite_at_lr_beta_and_beyond(host: Host, open_run: Any) -> None:
     for lr in (0.9, 1.7):
-        run = open_run(host, Setup("INNAprop", HYPER, (lr,), host.wide), random_arrays(0, SHAPES))
+        run = open_run(host, Setup(ALGORITHM, HYPER, (lr,), host.wide), random_arrays(0, SHAPES))
         for k in range(3):
             run.step(random_arrays(k, SHAPES, host.wide))
         assert all(np.isfinite(x).all() for x in run.read().params)

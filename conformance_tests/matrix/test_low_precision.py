@@ -11,6 +11,7 @@ from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.rows import row
 from conformance_tests.matrix.table import HOSTS
 
+ALGORITHM = "INNA"
 HYPER, LR, N_STEPS, SIZE = {"alpha": 0.5, "beta": 0.1}, 0.01, 2000, 256
 
 DTYPE = "bfloat16"
@@ -46,7 +47,7 @@ def test_2000_steps_end_within_rounding(host: Host, problem: Any, open_run: Any)
         return float(np.linalg.norm(found - want) / np.linalg.norm(want))
 
     rounding = error(representable(want, DTYPE))
-    run = open_run(host, Setup("INNA", HYPER, (LR,), DTYPE), [start])
+    run = open_run(host, Setup(ALGORITHM, HYPER, (LR,), DTYPE), [start])
     theta, v = start, np.zeros(SIZE)
     for g in grads:
         run.step([g])
@@ -71,7 +72,7 @@ def test_the_compensated_sum_is_the_same_on_every_host(host: Host, dtype: str, o
     grads = [representable(rng.standard_normal(SAME_SIZE), dtype) for _ in range(SAME_STEPS)]
     runs = []
     for _ in range(2):
-        run = open_run(host, Setup("INNA", HYPER, (LR,), dtype), [start])
+        run = open_run(host, Setup(ALGORITHM, HYPER, (LR,), dtype), [start])
         for g in grads:
             run.step([g])
         runs.append(run.read())

@@ -16,6 +16,7 @@ from conformance_tests.matrix.problems import PROBLEMS, Problem
 from conformance_tests.matrix.rows import row, tier_of_property
 from conformance_tests.matrix.table import HOSTS
 
+ALGORITHM = "INNA"
 HYPER = {"alpha": 0.5, "beta": 0.1}
 N_STEPS = 200
 
@@ -60,7 +61,7 @@ def random_gradients() -> tuple[list[np.ndarray], list[list[np.ndarray]], list[l
 def test_200_random_gradients_with_a_decaying_lr(host: Host, open_run: Any, random_gradients: Any) -> None:
     """Within 1e-12, relative, of the psi recurrence in 50-digit arithmetic."""
     start, grads, want = random_gradients
-    run = open_run(host, Setup("INNA", HYPER, decaying(0.1, 0.5, N_STEPS)), start)
+    run = open_run(host, Setup(ALGORITHM, HYPER, decaying(0.1, 0.5, N_STEPS)), start)
     for k in range(N_STEPS):
         run.step(grads[k])
     assert relative(run.read().params, want[-1], oracle.largest(*want[-1])) <= 1e-12
@@ -92,7 +93,7 @@ def test_problem(host: Host, problem: Problem, open_run: Any, reference: Any) ->
     want = reference(problem)
     dtype = host.wide
     start = [representable(p, dtype) for p in problem.start()]
-    run = open_run(host, Setup("INNA", HYPER, decaying(problem.lr, 1 / 8, N_STEPS), dtype), start)
+    run = open_run(host, Setup(ALGORITHM, HYPER, decaying(problem.lr, 1 / 8, N_STEPS), dtype), start)
     scale = largest(want)
     for k in range(N_STEPS):
         assert relative(run.read().params, want[k], scale) <= 1e4 * EPS[dtype], f"at step {k}"
