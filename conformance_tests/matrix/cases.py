@@ -82,6 +82,7 @@ class Algorithm:
         state: fields of its state, the counter aside, and which numbers they hold: "any" or "nonnegative".
         step: the paper's step in 50-digit arithmetic, ``(hyper, lr, gradient, theta, state, k) -> oracle.Step``.
         cases: held against that step on every host; the first stands for the algorithm where its numbers do not matter.
+        trial: step size and hyperparameters at which the hosts' own tests see it move, in a few steps and not too far.
         refused: by hyperparameter, numbers out of its range; NaN, infinities and wrong types are added to them.
         optax: name of the function in `inna_optax`, if it is not the name in lower case.
     """
@@ -91,16 +92,18 @@ class Algorithm:
     state: Mapping[str, str]
     step: Callable[..., Any]
     cases: tuple[Case, ...]
+    trial: Case
     refused: Mapping[str, tuple[float, ...]]
     optax: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "optax", self.optax or self.name.lower())
-        filled = (
-            replace(c, name=f"{self.optax}-{c.name}", algorithm=self.name, hyper={**self.hyper, **c.hyper})
-            for c in self.cases
-        )
-        object.__setattr__(self, "cases", tuple(filled))
+        object.__setattr__(self, "cases", tuple(map(self._filled, self.cases)))
+        object.__setattr__(self, "trial", self._filled(self.trial))
+
+    def _filled(self, case: Case) -> Case:
+        hyper = {**self.hyper, **case.hyper}
+        return replace(case, name=f"{self.optax}-{case.name}", algorithm=self.name, hyper=hyper)
 
     @property
     def default(self) -> Case:

@@ -31,6 +31,7 @@ ALGORITHMS = (
             Case("decay", (0.1,), weight_decay=0.3),
             Case("published-decay", (0.1,), weight_decay=0.3, published_decay=True),
         ),
+        trial=Case("trial", (0.1,), {"beta": 0.2}),
     ),
     Algorithm(
         "INNAprop",
@@ -50,6 +51,7 @@ ALGORITHMS = (
             Case("decay", (0.01,), weight_decay=0.3),
             Case("published-decay", (0.01,), weight_decay=0.3, published_decay=True),
         ),
+        trial=Case("trial", (0.02,), {"alpha": 2.0, "beta": 2.0}),
     ),
 )
 
