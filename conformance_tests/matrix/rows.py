@@ -2,8 +2,8 @@
 
 What of the matrix the tiers hold:
 
-fast: eager hosts in the widest dtype and one narrow one; all refusals on NumPy; one step of each compiled host.
-default: eager hosts in all dtypes; two refused values of each argument; the default cases on compiled hosts.
+fast: eager hosts in the widest dtype and one narrow one; all refusals on NumPy; the default cases on compiled hosts.
+default: eager hosts in all dtypes; two refused values of each argument; the contracts of compiled hosts.
 nightly: all cases and dtypes of compiled hosts; all refused values on all hosts.
 gpu: whatever needs a CUDA device.
 """
@@ -14,7 +14,7 @@ import pytest
 
 from conformance_tests.matrix.cases import Case, Refusal
 from conformance_tests.matrix.hosts import Host
-from conformance_tests.matrix.table import ALGORITHMS, BY_NAME
+from conformance_tests.matrix.table import BY_NAME
 
 FULL_REFUSALS = "numpy"
 """The host on which the core refuses every value of every argument."""
@@ -47,9 +47,7 @@ def tier_of_case(host: Host, case: Case, dtype: str) -> str:
     """Return the tier of a step of a case in a dtype against the oracle."""
     if not host.compiled:
         return "fast" if dtype in (host.wide, host.narrow) else "default"
-    if case != BY_NAME[case.algorithm].default or dtype != host.narrow:
-        return "nightly"
-    return "fast" if case.algorithm == ALGORITHMS[-1].name else "default"
+    return "fast" if case == BY_NAME[case.algorithm].default and dtype == host.narrow else "nightly"
 
 
 def tier_of_property(host: Host, dtype: str | None = None) -> str:
