@@ -86,7 +86,7 @@ def test_injected_hyperparameters_can_be_changed_between_steps(name: str, hyperp
     got, state = params, injected.init(params)
     want, plain_state = params, make(name).init(params)
     for k, g in enumerate(grads):
-        value = rows.HYPER[name][hyperparameter] * (1 if k < 2 else 1.5)
+        value = rows.HYPER[name][hyperparameter] * (1 if k < 2 else 0.5)
         state.hyperparams[hyperparameter] = jnp.asarray(value, state.hyperparams[hyperparameter].dtype)
         got, state = step(got, state, g)
         want, plain_state = rows.one_step(make(name, **{hyperparameter: value}), want, plain_state, g)
@@ -329,7 +329,7 @@ def test_dtypes_and_structure_stay(name: str, dtype: str) -> None:
 def test_conjugated_gradients_minimise_a_function_of_complex_parameters(name: str) -> None:
     """The target of optax's own tests; `jax.grad` returns the conjugate of the direction of steepest ascent."""
     goal = jnp.asarray([1.0, -1.0, 1.0], jnp.complex64) * (1 + 1j)
-    transform = make(name, weight_decay=0.0)
+    transform = make(name, learning_rate=0.05, weight_decay=0.0)
 
     @jax.jit
     def step(params: Any, state: Any) -> tuple[Any, Any]:
