@@ -30,7 +30,7 @@ def applied(text: str, how: str, code: str) -> str:
         return code
     rows, end, rest = text.partition("\n)\n\nCASES")
     assert end
-    return f"{rows}\n{code.rstrip()}{end}{rest}"
+    return f"{rows}\n{code.rstrip()},{end}{rest}"
 
 
 @pytest.mark.parametrize(
