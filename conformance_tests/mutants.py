@@ -2,7 +2,8 @@
 
     python -m conformance_tests.mutants [NAME ...]
 
-A mutant that survives means that the suite would not see that mistake; the exit status is then 1.
+A mutant that survives means that the suite would not see that mistake; the exit status is then 1. Only the default tier
+is asked, which is what continuous integration runs: pyproject.toml selects it wherever no other is asked for.
 """
 
 import argparse
