@@ -4,7 +4,10 @@
 docs/contributing.md, what of the matrix each holds in `matrix/rows.py`.
 """
 
+from collections.abc import Collection, Iterable
 from typing import Any
+
+import pytest
 
 MARKED = ("fast", "nightly", "gpu")
 
@@ -19,3 +22,15 @@ def tier_of(item: Any) -> str:
     if len(marks) > 1:
         raise ValueError(f"{item.nodeid} is marked {' and '.join(sorted(marks))}; a test has one tier")
     return marks.pop() if marks else "default"
+
+
+def nightly_but(kept: Collection[str], names: Iterable[str]) -> list[Any]:
+    """Return names as parameters of a test, all nightly but those that are kept in the default tier.
+
+    Raises:
+        ValueError: if one that is kept is none of them.
+    """
+    names = list(names)
+    if unknown := set(kept) - set(names):
+        raise ValueError(f"Invalid kept: {sorted(unknown)} (expected some of {names})")
+    return [name if name in kept else pytest.param(name, marks=pytest.mark.nightly) for name in names]

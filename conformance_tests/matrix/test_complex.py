@@ -45,7 +45,7 @@ def parts(z: np.ndarray) -> np.ndarray:
 
 
 ROWS = [
-    row(host, case, id=case.name, tier=tier_of_property(host))
+    row(host, case, id=case.name, tier="nightly" if host.compiled else tier_of_property(host))
     for host in HOSTS
     if host.complex_moment is not None
     for case in CASES
