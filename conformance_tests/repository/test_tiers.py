@@ -77,3 +77,13 @@ def test_two_tiers_are_refused(tmp_path: Path) -> None:
     found = collect(tmp_path, TWO, "-m", "")
     assert found.returncode != 0
     assert "test_of_two_tiers is marked fast and nightly; a test has one tier" in found.stdout + found.stderr
+
+
+@pytest.mark.nightly
+def test_the_page_shows_the_present_coverage() -> None:
+    if not (page := ROOT / "docs" / "conformance.md").exists():
+        pytest.skip("the docs are not here")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])}
+    command = [sys.executable, "-m", "conformance_tests.coverage"]
+    printed = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() in page.read_text(encoding="utf-8")
