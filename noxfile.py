@@ -1,10 +1,14 @@
-"""Sessions: ``nox -s quickstart`` shows the optimizers at work; a bare ``nox`` runs every check this machine can.
+"""Sessions: ``nox -s quickstart`` shows the optimizers at work; a bare ``nox`` runs what continuous integration runs.
 
-Each host gets an environment of its own, in which it must be present; ``conformance`` puts them all together.
+``nox -s fast`` is for every save, ``nox -s nightly`` for all that needs no GPU, ``nox -s gpu`` for what needs one.
 """
 
 import os
 import shutil
+import sys
+import zipfile
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nox
@@ -13,126 +17,186 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = os.environ.get("INNA_CONSTRAINTS", str(ROOT / "conformance_tests" / "constraints.txt"))
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 
-# extras and dependency groups that make a host, the import names that must then be there, and which tests concern it
-HOSTS: dict[str, tuple[list[str], list[str], list[str], str]] = {
-    "numpy": (["numpy"], [], ["numpy", "array_api_strict"], ""),
-    "torch": (["torch"], [], ["torch"], "torch and not keras and not compiled"),
-    "optax": (["optax"], [], ["jax", "optax"], "optax or jax"),
-    "keras-tensorflow": (["keras"], ["tensorflow"], ["keras", "tensorflow"], "tensorflow"),
-    "keras-jax": (["keras", "optax"], [], ["keras", "jax"], "keras and jax"),
-    "keras-torch": (["keras", "torch"], [], ["keras", "torch"], "keras and torch"),
-}
-BASICS = "contracts or core or step_sizes or imports or docstrings or readme or (lockstep and default)"
-ALL = (["numpy", "torch", "optax", "keras"], ["tensorflow"], ["torch", "jax", "optax", "keras", "tensorflow"])
-if shutil.which("nvidia-smi"):
-    HOSTS["cupy"] = (["cupy"], [], ["cupy"], "cupy")
+TIERS = {"fast": "fast", "default": "not nightly and not gpu", "nightly": "not gpu", "gpu": "gpu"}
+"""By tier: pytest's ``-m`` expression; docs/contributing.md says what each holds."""
 
 nox.options.default_venv_backend = "virtualenv"
-nox.options.sessions = ["lint", "types", "wheel", "quickstart", "tests", "conformance"]
+nox.options.sessions = ["lint", "types", "tests", "quickstart", "wheel"]
 nox.options.error_on_missing_interpreters = True
 
 
-def install(session: nox.Session, extras: list[str], groups: list[str], *more: str) -> None:
-    """Install the checkout with extras, and dependency groups of pyproject.toml."""
-    project = ["-e", f".[{','.join(extras)}]"] if extras else []
-    session.install("-c", CONSTRAINTS, *project, *nox.project.dependency_groups(GROUPS, *groups), *more)
+@dataclass(frozen=True)
+class Environment:
+    """What is installed together.
+
+    Attributes:
+        extras: of the project.
+        groups: dependency groups of pyproject.toml.
+        required: import names that must be there when the suite runs, or it would skip what it should test.
+        packages: anything else.
+    """
+
+    extras: tuple[str, ...]
+    groups: tuple[str, ...]
+    required: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+
+    def install(self, session: nox.Session) -> None:
+        project = [f"-e.[{','.join(self.extras)}]"]
+        groups = nox.project.dependency_groups(GROUPS, *self.groups)
+        session.install("-c", CONSTRAINTS, *project, *groups, *self.packages)
 
 
-def run_suite(session: nox.Session, required: list[str], *select: str) -> None:
-    demands = [f"--require={name}" for name in required]
-    session.run("python", "-m", "pytest", "-n", "auto", *demands, *select, *session.posargs)
+EVERYTHING = Environment(
+    extras=("numpy", "torch", "optax", "keras"),
+    groups=("tensorflow", "test", "quickstart", "training", "types", "lint"),
+    required=("torch", "jax", "optax", "keras", "tensorflow"),
+    packages=("nox",),
+)
+INTEGRATIONS = Environment(
+    extras=("numpy", "torch", "optax"),
+    groups=("test", "integrations"),
+    required=("lightning", "transformers", "accelerate", "flax", "equinox", "haiku", "orbax"),
+)
+ISOLATED = {
+    "numpy": Environment(("numpy",), ("test",), ("numpy", "array_api_strict")),
+    "torch": Environment(("torch",), ("test",), ("torch",)),
+    "optax": Environment(("optax",), ("test",), ("jax", "optax")),
+    "keras-tensorflow": Environment(("keras",), ("test", "tensorflow"), ("keras", "tensorflow")),
+    "keras-jax": Environment(("keras", "optax"), ("test",), ("keras", "jax")),
+    "keras-torch": Environment(("keras", "torch"), ("test",), ("keras", "torch")),
+}
 
 
-@nox.session
-def quickstart(session: nox.Session) -> None:
-    """Train one small network with INNA on every host; write a table and a picture."""
-    extras, groups, _ = ALL
-    install(session, extras, [*groups, "quickstart"])
-    session.run("python", "-m", "benchmarks.quickstart", *session.posargs)
+@nox.session(reuse_venv=True, default=False)
+def everything(session: nox.Session) -> None:
+    """Make the environment that most sessions share, or bring it up to date."""
+    EVERYTHING.install(session)
+    programs.append(Path(session.bin))
 
 
-@nox.session
-@nox.parametrize("host", list(HOSTS), ids=list(HOSTS))
-def tests(session: nox.Session, host: str) -> None:
-    """Show that a host works in an environment of its own; `conformance` runs everything, with all of them together."""
-    extras, groups, required, select = HOSTS[host]
-    install(session, extras, [*groups, "test"])
-    run_suite(session, required, "-k", f"({select}) and ({BASICS})" if select else BASICS)
+programs: list[Path] = []
+in_everything = partial(nox.session, python=False, requires=["everything"])
 
 
-@nox.session
-def conformance(session: nox.Session) -> None:
-    """Run the suite with all hosts together."""
-    extras, groups, required = ALL
-    install(session, extras, [*groups, "test", "quickstart", "training"])
-    run_suite(session, required)
+def run(session: nox.Session, *command: str) -> None:
+    """Run a program of the environment of `everything`."""
+    (folder,) = programs
+    path = os.pathsep.join([str(folder), os.environ["PATH"]])
+    session.run(str(folder / command[0]), *command[1:], env={"PATH": path}, external=True)
 
 
-@nox.session
-def lint(session: nox.Session) -> None:
-    """Check style and imports."""
-    install(session, [], ["lint"])
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+def suite(tier: str, environment: Environment) -> list[str]:
+    """Return the command that runs a tier in an environment.
+
+    A host's tests stay on one worker, since to start a backend and to compile costs more than most tests.
+    """
+    required = [f"--require={name}" for name in environment.required]
+    return ["python", "-m", "pytest", "-m", TIERS[tier], "-n", "auto", "--dist", "loadgroup", *required]
 
 
-@nox.session
-def types(session: nox.Session) -> None:
-    """Check types against the hosts' own."""
-    extras, groups, _ = ALL
-    install(session, extras, [*groups, "test", "quickstart", "training", "types"], "nox")
-    session.run("pyright")
+@in_everything(default=False)
+def fast(session: nox.Session) -> None:
+    """Run the tests for every save: two minutes, once everything is installed."""
+    run(session, *suite("fast", EVERYTHING), *session.posargs)
 
 
-@nox.session
-def wheel(session: nox.Session) -> None:
-    """Build the wheel, install it, and run the suite against it, away from the checkout."""
-    session.install("-c", CONSTRAINTS, "build")
-    dist = Path(session.create_tmp()) / "dist"
-    shutil.rmtree(dist, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(dist), ".", silent=True)
-    (built,) = dist.glob("*.whl")
-    session.install(
-        "-c", CONSTRAINTS, f"{built}[numpy,torch]", *nox.project.dependency_groups(GROUPS, "test"), "--force-reinstall"
-    )
-    # the tests travel alone, so that nothing but the wheel can answer to `import inna_core`
-    away = Path(session.create_tmp()) / "away"
-    shutil.rmtree(away, ignore_errors=True)
-    shutil.copytree(ROOT / "conformance_tests", away / "conformance_tests")
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, away)
-    session.chdir(away)
-    select = ("-k", f"(numpy or torch) and ({BASICS})")
-    command = ("python", "-m", "pytest", "-o", "pythonpath=.", "-n", "auto", "--require=torch")
-    session.run(*command, *select, *session.posargs)
+@in_everything()
+def tests(session: nox.Session) -> None:
+    """Run the default tier of the suite, on all hosts."""
+    run(session, *suite("default", EVERYTHING), *session.posargs)
+
+
+@in_everything(default=False)
+def nightly(session: nox.Session) -> None:
+    """Run everything that needs no GPU: the whole suite, hosts apart, other libraries, mutants, stored trainings."""
+    run(session, *suite("nightly", EVERYTHING), *session.posargs)
+    for name in (*(f"isolated({host})" for host in ISOLATED), "integrations", "mutants", "training"):
+        session.notify(name, posargs=())
+
+
+@nox.session(python=False, default=False)
+def gpu(session: nox.Session) -> None:
+    """Run all CUDA and CuPy rows in the Python that runs nox, and print a summary for docs/conformance.md."""
+    arguments = ("-m", TIERS["gpu"], "-n", "4", "--dist", "loadgroup", "--summary", "-q")
+    session.run(sys.executable, "-m", "pytest", *arguments, *session.posargs, external=True)
 
 
 @nox.session(default=False)
-def training(session: nox.Session) -> None:
-    """Tune and train on real tasks with equal budgets, two small ones or what is asked for after `--`.
-
-    Then train two stored rows of digits again, and see that they are repeated within their spread.
-    """
-    install(session, ["torch"], ["training"])
-    optimizers = "inna,innaprop,sgd,momentum,adagrad,adam,adamw,newton"
-    small = ["--task", "digits,burgers", "--regime", "cosine", "--optimizer", optimizers]
-    small += ["--budget", "4", "--out", "training-results"]
-    session.run("python", "-m", "benchmarks", "training", *(session.posargs or small))
-    stored = ["--task", "digits", "--regime", "cosine", "--optimizer", "inna,adamw"]
-    session.run("python", "-m", "benchmarks", "training-repeat", *stored)
+@nox.parametrize("host", list(ISOLATED), ids=list(ISOLATED))
+def isolated(session: nox.Session, host: str) -> None:
+    """Run the fast tier where no other host is installed."""
+    ISOLATED[host].install(session)
+    session.run(*suite("fast", ISOLATED[host]), *session.posargs)
 
 
 @nox.session(default=False)
 def integrations(session: nox.Session) -> None:
     """Train small models through Lightning, Trainer, Accelerate and the libraries around JAX."""
-    install(session, ["numpy", "torch", "optax"], ["test", "integrations"])
-    packages = ("lightning", "transformers", "accelerate", "flax", "equinox", "haiku", "orbax")
-    run_suite(session, list(packages), "-k", "integrations or frameworks")
+    INTEGRATIONS.install(session)
+    folder = "conformance_tests"
+    files = (f"{folder}/torch_host/test_integrations.py", f"{folder}/optax_host/test_frameworks.py")
+    session.run(*suite("nightly", INTEGRATIONS), *files, *session.posargs)
 
 
-@nox.session(default=False)
+@in_everything(default=False)
 def mutants(session: nox.Session) -> None:
-    """Break one thing at a time and expect the suite to notice; takes a while."""
-    extras, groups, _ = ALL
-    install(session, extras, [*groups, "test", "quickstart"])
-    session.run("python", "-m", "conformance_tests.mutants", *session.posargs)
+    """Break one thing at a time and expect the default tier to notice; takes a while."""
+    run(session, "python", "-m", "conformance_tests.mutants", *session.posargs)
+
+
+@in_everything()
+def lint(session: nox.Session) -> None:
+    """Check style and imports."""
+    run(session, "ruff", "check", ".")
+    run(session, "ruff", "format", "--check", ".")
+
+
+@in_everything()
+def types(session: nox.Session) -> None:
+    """Check types against the hosts' own."""
+    run(session, "pyright")
+
+
+@in_everything()
+def quickstart(session: nox.Session) -> None:
+    """Train one small network with INNA on every host; write a table and a picture."""
+    run(session, "python", "-m", "benchmarks.quickstart", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel, see that nothing is missing from it, and run it with NumPy alone, away from the checkout."""
+    session.install("-c", CONSTRAINTS, "build")
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), ".", silent=True)
+    (built,) = dist.glob("*.whl")
+    packages = [ROOT / "inna_core", *(ROOT / "adapters").glob("inna_*")]
+    modules = {path.relative_to(package.parent).as_posix() for package in packages for path in package.rglob("*.py")}
+    if missing := modules - set(zipfile.ZipFile(built).namelist()):
+        session.error(f"the wheel lacks {', '.join(sorted(missing))}")
+    groups = nox.project.dependency_groups(GROUPS, "test")
+    session.install("-c", CONSTRAINTS, f"{built}[numpy]", *groups, "--force-reinstall")
+    # the tests travel alone, so that nothing but the wheel can answer to `import inna_core`
+    away = Path(session.create_tmp()) / "away"
+    shutil.rmtree(away, ignore_errors=True)
+    shutil.copytree(ROOT / "conformance_tests", away / "conformance_tests")
+    shutil.copy(ROOT / "pyproject.toml", away)
+    session.chdir(away)
+    command = ("python", "-m", "pytest", "-o", "pythonpath=.", "-m", TIERS["fast"], "-n", "auto", "--require=numpy")
+    session.run(*command, "conformance_tests/core", "conformance_tests/matrix", *session.posargs)
+
+
+@in_everything(default=False)
+def training(session: nox.Session) -> None:
+    """Tune and train on real tasks with equal budgets, two small ones or what is asked for after `--`.
+
+    Then train two stored rows of digits again, and see that they are repeated within their spread.
+    """
+    optimizers = "inna,innaprop,sgd,momentum,adagrad,adam,adamw,newton"
+    small = ["--task", "digits,burgers", "--regime", "cosine", "--optimizer", optimizers]
+    small += ["--budget", "4", "--out", "training-results"]
+    run(session, "python", "-m", "benchmarks", "training", *(session.posargs or small))
+    stored = ["--task", "digits", "--regime", "cosine", "--optimizer", "inna,adamw"]
+    run(session, "python", "-m", "benchmarks", "training-repeat", *stored)

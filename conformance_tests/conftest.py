@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from conformance_tests import summary
 from conformance_tests.backend_process import Worker, open_here
-from conformance_tests.matrix.hosts import HOSTS, Host
+from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.hosts.run import Run
+from conformance_tests.matrix.table import HOSTS
+from conformance_tests.tiers import tier_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PACKAGE",
         help="fail, rather than skip, where this package (an import name) is missing; repeatable",
     )
+    parser.addoption("--summary", action="store_true", help="end with a table of hosts in Markdown")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,16 +46,28 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"hosts: {', '.join(present)}", *(f"no {name}: {why}" for name, why in missing.items() if why)]
 
 
-def skip_if_missing(host: Host) -> None:
-    if why := host.missing():
-        pytest.skip(f"{host.name}: {why}")
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("--summary"):
+        terminalreporter.section("summary")
+        stats = {outcome: terminalreporter.stats.get(outcome, []) for outcome in summary.OUTCOMES}
+        rows = [(name, report.nodeid, report.duration) for name, reports in stats.items() for report in reports]
+        for line in (summary.machine(), "", *summary.table(rows)):
+            terminalreporter.write_line(line)
 
 
-@pytest.fixture(params=HOSTS, ids=lambda host: host.name)
-def host(request: pytest.FixtureRequest) -> Host:
-    """A host that is present here."""
-    skip_if_missing(request.param)
-    return request.param
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        tier_of(item)  # raises where there are two
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(group_of_item(item)))
+
+
+def group_of_item(item: pytest.Item) -> str:
+    """Return the Keras backend whose process a test asks for, or the file, whose fixtures are made once a worker."""
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    backend = params.get("backend") or params.get("env", {}).get("KERAS_BACKEND")
+    return f"keras-{backend}" if backend else item.path.stem
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +91,8 @@ def open_run(workers: Callable[[dict[str, str]], Worker]) -> Callable[..., Run]:
     """Open a run of a host, in its own process where it has one."""
 
     def open_run(host: Host, setup: Any, params: Any) -> Run:
+        if why := host.missing():
+            pytest.skip(f"{host.name}: {why}")
         return workers(host.env).open(host, setup, params) if host.env else open_here(host, setup, params)
 
     return open_run

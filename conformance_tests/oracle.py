@@ -11,7 +11,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
-from conformance_tests.matrix.cases import Setup, random_arrays
+from conformance_tests.matrix.cases import Algorithm, Setup
 
 mpmath.mp.dps = 50
 
@@ -65,45 +65,54 @@ def scaled_gradient(g: Any, s: Any, k: int, sigma: Any, eps: Any) -> tuple[Any, 
     return g / (np.frompyfunc(mpmath.sqrt, 1, 1)(s / (1 - sigma ** (k + 1))) + eps), s
 
 
-def one_step(setup: Setup, g: Any, theta: Any, state: Arrays, k: int) -> Step:
-    """One step from (theta, state), through psi and back."""
+def inna_step(hyper: Arrays, gamma: Any, g: Any, theta: Any, state: Arrays, k: int) -> Step:
+    """INNA's step, through psi and back."""
+    alpha, beta, v = hyper["alpha"], hyper["beta"], state["velocity"]
+    theta_next, psi_next = inna(g, theta, psi_of(theta, v, alpha, beta), gamma, alpha, beta)
+    scales = {
+        "theta": largest(theta, gamma * v, gamma * beta * g),
+        "velocity": largest(v, gamma * alpha * v, gamma * g, gamma * alpha * beta * g),
+    }
+    return Step(theta_next, {"velocity": velocity_of(theta_next, psi_next, alpha, beta)}, scales)
+
+
+def innaprop_step(hyper: Arrays, gamma: Any, g: Any, theta: Any, state: Arrays, k: int) -> Step:
+    """INNAprop's step: INNA's, driven by the scaled gradient."""
+    sigma, s = hyper["sigma"], state["second_moment"]
+    q, s_next = scaled_gradient(g, s, k, sigma, hyper["eps"])
+    step = inna_step(hyper, gamma, q, theta, state, k)
+    scale = largest(sigma * s, (1 - sigma) * g**2)
+    return Step(step.theta, {**step.state, "second_moment": s_next}, {**step.scales, "second_moment": scale})
+
+
+def summed(theta: tuple[Any, ...], **state: tuple[Any, ...]) -> Step:
+    """Return the step of an algorithm whose next parameter and fields of state are sums of these terms."""
+    terms = {"theta": theta, **state}
+    sums = {name: sum(values[1:], values[0]) for name, values in terms.items()}
+    return Step(sums.pop("theta"), sums, {name: largest(*values) for name, values in terms.items()})
+
+
+def one_step(algorithm: Algorithm, setup: Setup, g: Any, theta: Any, state: Arrays, k: int) -> Step:
+    """One step of an algorithm from (theta, state), with weight decay, whatever the algorithm."""
     hyper = {name: mpmath.mpf(value) for name, value in setup.hyper.items()}
-    gamma, decay, alpha, beta = mpmath.mpf(setup.lr(k)), mpmath.mpf(setup.weight_decay), hyper["alpha"], hyper["beta"]
-    g, theta, v = exact(g), exact(theta), exact(state["velocity"])
-    state_next, scales = {}, {}
-    if setup.algorithm == "INNAprop":
-        s = exact(state["second_moment"])
-        scales["second_moment"] = largest(hyper["sigma"] * s, (1 - hyper["sigma"]) * g**2)
-        g, state_next["second_moment"] = scaled_gradient(g, s, k, hyper["sigma"], hyper["eps"])
-    psi, shrunk = psi_of(theta, v, alpha, beta), theta - gamma * decay * theta
+    gamma, decay = mpmath.mpf(setup.lr(k)), mpmath.mpf(setup.weight_decay)
+    g, theta = exact(g), exact(theta)
+    state = {name: exact(state[name]) for name in algorithm.state}
+    step = algorithm.step(hyper, gamma, g, theta, state, k)
+    # what decays is the parameter before the step
+    pull = gamma * decay * theta
+    scales = {**step.scales, "theta": max(step.scales["theta"], largest(pull))}
+    if not setup.published_decay:
+        return Step(step.theta - pull, step.state, scales)
     # as published, psi stays while theta shrinks, and that pushes the velocity
-    start = shrunk if setup.published_decay else theta
-    theta_next, psi_next = inna(g, start, psi, gamma, alpha, beta)
-    state_next["velocity"] = velocity_of(theta_next, psi_next, alpha, beta)
-    push = (1 / beta - alpha) * (start - theta)
-    scales["theta"] = largest(theta, gamma * v, gamma * push, gamma * beta * g, gamma * decay * theta)
-    scales["velocity"] = largest(v, push, gamma * alpha * v, gamma * g, gamma * alpha * beta * g)
-    return Step(theta_next + shrunk - start, state_next, scales)
+    alpha, beta, v, shrunk = hyper["alpha"], hyper["beta"], state["velocity"], theta - pull
+    pushed = velocity_of(shrunk, psi_of(theta, v, alpha, beta), alpha, beta)
+    step = algorithm.step(hyper, gamma, g, shrunk, {**state, "velocity": pushed}, k)
+    push = (1 / beta - alpha) * pull
+    scales["theta"] = max(scales["theta"], largest(gamma * push))
+    scales["velocity"] = max(scales["velocity"], largest(push))
+    return Step(step.theta, step.state, scales)
 
 
 def largest(*terms: Any) -> float:
     return max((float(abs(x)) for term in terms for x in np.ravel(term)), default=0.0)
-
-
-def random_state(algorithm: str, k: int, shapes: Any, dtype: str) -> dict[str, list[np.ndarray]]:
-    """Return a plausible state before step k, zero before step 0 (as the paper starts: psi_0 is v_0 = 0)."""
-    return {
-        name: [representation(kind, k, x) for x in random_arrays(2000 + 10 * k + i, shapes, dtype)]
-        for i, (name, kind) in enumerate(STATE[algorithm].items())
-    }
-
-
-def representation(kind: str, k: int, x: np.ndarray) -> np.ndarray:
-    return 0 * x if k == 0 else {"any": x, "nonnegative": abs(x)}[kind]
-
-
-STATE: dict[str, dict[str, str]] = {
-    "INNA": {"velocity": "any"},
-    "INNAprop": {"velocity": "any", "second_moment": "nonnegative"},
-}
-"""The fields of each algorithm's state, and which numbers they may hold."""

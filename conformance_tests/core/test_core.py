@@ -12,9 +12,12 @@ import pytest
 import inna_core
 from conformance_tests import oracle
 from conformance_tests.matrix.cases import EPS, random_arrays
+from conformance_tests.matrix.table import BY_NAME
 from inna_core import dynamics, schedules
 from inna_core.psi import psi_from_velocity, velocity_from_psi
 from inna_core.weight_decay import update_with_decay
+
+pytestmark = pytest.mark.fast
 
 DAMPINGS = [(0.5, 0.1), (0.0, 1.0), (2.0, 2.0), (0.1, 0.9), (10.0, 0.1)]
 
@@ -175,7 +178,7 @@ def test_two_frameworks_do_not_mix() -> None:
 
 
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf, "0.1", None, True])
-@pytest.mark.parametrize("algorithm", [inna_core.INNA(), inna_core.INNAprop()], ids=["INNA", "INNAprop"])
+@pytest.mark.parametrize("algorithm", [getattr(inna_core, name)() for name in BY_NAME], ids=BY_NAME)
 def test_an_update_refuses_lr_itself(algorithm: Any, bad: Any) -> None:
     """Not only through `update_with_decay`, which the hosts call and which looks first."""
     x = np.ones(3)
@@ -217,7 +220,7 @@ def test_the_authors_decays_are_the_documented_formulas(way: str) -> None:
     assert sum(np.allclose(want, other, rtol=1e-3) for other in others) == 1
 
 
-@pytest.mark.parametrize("algorithm", [inna_core.INNA(), inna_core.INNAprop()], ids=["INNA", "INNAprop"])
+@pytest.mark.parametrize("algorithm", [getattr(inna_core, name)() for name in BY_NAME], ids=BY_NAME)
 def test_a_phase_that_turns_gradients_turns_the_trajectory(algorithm: Any) -> None:
     """Multiplication by i is exact; a real problem stays real, to the rounding of the modulus."""
 

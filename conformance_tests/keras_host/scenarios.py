@@ -4,6 +4,7 @@ import contextlib
 import copy
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,12 +13,16 @@ from keras import ops
 
 import inna_core
 import inna_keras
+from conformance_tests.matrix.table import ALGORITHMS
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
-    "INNA": lambda **kw: inna_keras.INNA(**{"learning_rate": 0.1, "beta": 0.2, **kw}),
-    "INNAprop": lambda **kw: inna_keras.INNAprop(
-        **{"learning_rate": 0.02, "alpha": 2.0, "beta": 2.0, "weight_decay": None, **kw}
-    ),
+    algorithm.name: partial(
+        getattr(inna_keras, algorithm.name),
+        learning_rate=algorithm.trial.lrs[0],
+        weight_decay=None,
+        **algorithm.trial.hyper,
+    )
+    for algorithm in ALGORITHMS
 }
 
 X = np.random.default_rng(0).standard_normal((64, 3)).astype(np.float32)

@@ -10,6 +10,7 @@ import pytest
 
 from conformance_tests.backend_process import Worker
 from conformance_tests.matrix.cases import EPS, representable
+from conformance_tests.matrix.table import BY_NAME
 
 if importlib.util.find_spec("keras") is None:
     pytest.skip("Keras is not installed", allow_module_level=True)
@@ -38,7 +39,8 @@ def call(backend: str, workers: Any) -> Any:
     return lambda function, *arguments: worker.call(f"conformance_tests.keras_host.scenarios:{function}", *arguments)
 
 
-each_optimizer = pytest.mark.parametrize("name", ["INNA", "INNAprop"])
+each_optimizer = pytest.mark.parametrize("name", BY_NAME)
+each_damped_optimizer = pytest.mark.parametrize("name", [name for name in BY_NAME if "alpha" in BY_NAME[name].hyper])
 
 
 def difference(got: list[np.ndarray], want: list[np.ndarray]) -> float:
@@ -149,7 +151,7 @@ def test_the_learning_rate_can_be_set_to_valid_numbers(name: str, call: Any) -> 
     assert difference(found["got"], found["want"]) == 0.0
 
 
-@each_optimizer
+@each_damped_optimizer
 def test_dampings_and_decay_can_be_set_to_valid_numbers(name: str, call: Any) -> None:
     found = call("set_dampings", name)
     assert [message.split(" (")[0] for message in found["messages"]] == [

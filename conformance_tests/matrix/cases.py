@@ -1,7 +1,8 @@
-"""The cases: which algorithm, with which hyperparameters and step sizes, on which shapes; and what must be refused."""
+"""What a row of the table says about an algorithm (its cases, its state, what it must refuse), and random arrays."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,53 +37,26 @@ class Setup:
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the conformance matrix."""
+    """Hyperparameters and step sizes of an algorithm.
+
+    Attributes:
+        name: of the case; in the table without the algorithm's, which `Algorithm` puts before it.
+        lrs: step size of each step; a constant schedule is one number.
+        hyper: hyperparameters; in the table only those that are not the algorithm's own.
+        weight_decay: rate.
+        published_decay: whether the decay acts on the velocity too.
+        algorithm: class name in `inna_core`, filled in by `Algorithm`.
+    """
 
     name: str
-    algorithm: str
-    hyper: dict[str, float]
     lrs: tuple[float, ...]
+    hyper: dict[str, float] = field(default_factory=dict)
     weight_decay: float = 0.0
     published_decay: bool = False
+    algorithm: str = ""
 
     def setup(self, dtype: str) -> Setup:
         return Setup(self.algorithm, self.hyper, self.lrs, dtype, self.weight_decay, self.published_decay)
-
-
-def decaying(lr: float, q: float, steps: int = 256) -> tuple[float, ...]:
-    return tuple(lr * (k + 1) ** -q for k in range(steps))
-
-
-def innaprop(**changed: float) -> dict[str, float]:
-    return {"alpha": 0.1, "beta": 0.9, "sigma": 0.999, "eps": 1e-8, **changed}
-
-
-CASES: tuple[Case, ...] = (
-    Case("inna-default", "INNA", {"alpha": 0.5, "beta": 0.1}, (0.1,)),
-    Case("inna-decaying", "INNA", {"alpha": 0.5, "beta": 0.1}, decaying(0.1, 0.25)),
-    Case("inna-no-viscosity", "INNA", {"alpha": 0.0, "beta": 1.0}, (0.01,)),
-    Case("inna-alpha-beta-1", "INNA", {"alpha": 2.0, "beta": 0.5}, (0.03,)),  # velocity ignores the gradient
-    Case("inna-lr-above-beta", "INNA", {"alpha": 0.5, "beta": 0.01}, (0.1,)),
-    Case("inna-alpha-lr-1", "INNA", {"alpha": 10.0, "beta": 0.1}, (0.1,)),  # velocity forgets
-    Case("inna-alpha-lr-above-1", "INNA", {"alpha": 15.0, "beta": 0.2}, (0.1,)),  # velocity alternates
-    Case("inna-lr-0", "INNA", {"alpha": 0.5, "beta": 0.1}, (0.0,)),
-    Case("inna-decay", "INNA", {"alpha": 0.5, "beta": 0.1}, (0.1,), weight_decay=0.3),
-    Case("inna-published-decay", "INNA", {"alpha": 0.5, "beta": 0.1}, (0.1,), weight_decay=0.3, published_decay=True),
-    Case("innaprop-default", "INNAprop", innaprop(), (0.001,)),
-    Case("innaprop-decaying", "INNAprop", innaprop(), decaying(0.01, 0.25)),
-    Case("innaprop-2-2", "INNAprop", innaprop(alpha=2.0, beta=2.0), (0.01,)),
-    Case("innaprop-lr-is-beta", "INNAprop", innaprop(), (0.9,)),  # the printed form divides by beta - lr
-    Case("innaprop-lr-above-beta", "INNAprop", innaprop(beta=0.1), (0.2,)),
-    Case("innaprop-sigma-0", "INNAprop", innaprop(sigma=0.0), (0.01,)),
-    # 1 - sigma^k as a difference would have few digits
-    Case("innaprop-sigma-near-1", "INNAprop", innaprop(sigma=0.9999), (0.01,)),
-    Case("innaprop-large-eps", "INNAprop", innaprop(eps=0.5), (0.01,)),
-    Case("innaprop-decay", "INNAprop", innaprop(), (0.01,), weight_decay=0.3),
-    Case("innaprop-published-decay", "INNAprop", innaprop(), (0.01,), weight_decay=0.3, published_decay=True),
-)
-
-DEFAULTS: tuple[Case, ...] = tuple(case for case in CASES if case.name.endswith("-default"))
-"""One case of each algorithm, for properties that do not depend on the hyperparameters."""
 
 
 @dataclass(frozen=True)
@@ -98,40 +72,84 @@ class Refusal:
         return f"{self.argument}={self.value!r}"
 
 
+@dataclass(frozen=True)
+class Algorithm:
+    """An algorithm of `inna_core`.
+
+    Attributes:
+        name: of the class in `inna_core`, `inna_torch` and `inna_keras`.
+        hyper: hyperparameters of its cases, where a case does not say otherwise.
+        state: fields of its state, the counter aside, and which numbers they hold: "any" or "nonnegative".
+        step: the paper's step in 50-digit arithmetic, ``(hyper, lr, gradient, theta, state, k) -> oracle.Step``.
+        cases: held against that step on every host; the first stands for the algorithm where its numbers do not matter.
+        trial: step size and hyperparameters at which the hosts' own tests see it move, in a few steps and not too far.
+        refused: by hyperparameter, numbers out of its range; NaN, infinities and wrong types are added to them.
+        optax: name of the function in `inna_optax`, if it is not the name in lower case.
+    """
+
+    name: str
+    hyper: Mapping[str, float]
+    state: Mapping[str, str]
+    step: Callable[..., Any]
+    cases: tuple[Case, ...]
+    trial: Case
+    refused: Mapping[str, tuple[float, ...]]
+    optax: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "optax", self.optax or self.name.lower())
+        object.__setattr__(self, "cases", tuple(map(self._filled, self.cases)))
+        object.__setattr__(self, "trial", self._filled(self.trial))
+
+    def _filled(self, case: Case) -> Case:
+        hyper = {**self.hyper, **case.hyper}
+        return replace(case, name=f"{self.optax}-{case.name}", algorithm=self.name, hyper=hyper)
+
+    @property
+    def default(self) -> Case:
+        return self.cases[0]
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Out of range and of a wrong type, for lr, weight_decay and each hyperparameter."""
+        refused: dict[str, tuple[float, ...]] = {"lr": (-0.1,), "weight_decay": (-0.1,), **self.refused}
+        # None is how Keras says no decay
+        return tuple(
+            refusal
+            for name, values in refused.items()
+            for refusal in (*out_of_range(name, *values), *wrong_type(name))
+            if not (name == "weight_decay" and refusal.value is None)
+        )
+
+
+def decaying(lr: float, q: float, steps: int = 256) -> tuple[float, ...]:
+    return tuple(lr * (k + 1) ** -q for k in range(steps))
+
+
 def out_of_range(argument: str, *values: float) -> list[Refusal]:
     return [Refusal(argument, value, ValueError) for value in (*values, math.nan, math.inf, -math.inf)]
 
 
-def wrong_type(argument: str, *extra: Any) -> list[Refusal]:
-    return [Refusal(argument, value, TypeError) for value in ("0.1", None, True, 1j, [0.1], *extra)]
-
-
-DAMPING = (
-    *out_of_range("lr", -0.1),
-    *out_of_range("alpha", -1e-9),
-    *out_of_range("beta", 0.0, -0.1),
-    *out_of_range("weight_decay", -0.1),
-    *(refusal for name in ("lr", "alpha", "beta") for refusal in wrong_type(name)),
-    # None is how Keras says no decay
-    *(refusal for refusal in wrong_type("weight_decay") if refusal.value is not None),
-)
-
-REFUSALS: dict[str, tuple[Refusal, ...]] = {
-    "INNA": DAMPING,
-    "INNAprop": (
-        *DAMPING,
-        *out_of_range("sigma", -0.1, 1.0),
-        *out_of_range("eps", 0.0, -1e-8),
-        *(refusal for name in ("sigma", "eps") for refusal in wrong_type(name)),
-    ),
-}
-"""By algorithm."""
+def wrong_type(argument: str) -> list[Refusal]:
+    return [Refusal(argument, value, TypeError) for value in ("0.1", None, True, 1j, [0.1])]
 
 
 def random_arrays(seed: int, shapes: tuple[tuple[int, ...], ...] = SHAPES, dtype: str = "float64") -> list[np.ndarray]:
     """Return standard normal arrays that are exactly representable in a dtype, as float64."""
     rng = np.random.default_rng(seed)
     return [representable(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def random_state(fields: Mapping[str, str], k: int, shapes: Any, dtype: str) -> dict[str, list[np.ndarray]]:
+    """Return a plausible state before step k, zero before step 0 (as the paper starts: psi_0 is v_0 = 0)."""
+
+    def numbers(kind: str, x: np.ndarray) -> np.ndarray:
+        return 0 * x if k == 0 else {"any": x, "nonnegative": abs(x)}[kind]
+
+    return {
+        name: [numbers(kind, x) for x in random_arrays(2000 + 10 * k + i, shapes, dtype)]
+        for i, (name, kind) in enumerate(fields.items())
+    }
 
 
 def representable(x: Any, dtype: str) -> np.ndarray:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from conformance_tests import oracle
-from conformance_tests.conftest import skip_if_missing
-from conformance_tests.matrix.cases import CASES, EPS, SHAPES, Case, Setup, random_arrays
-from conformance_tests.matrix.hosts import HOSTS, Host
+from conformance_tests.matrix.cases import EPS, SHAPES, Case, Setup, random_arrays
+from conformance_tests.matrix.hosts import Host
+from conformance_tests.matrix.rows import row, tier_of_property
+from conformance_tests.matrix.table import CASES, HOSTS
 
 N_STEPS = 4
 REAL = {"complex128": "float64", "complex64": "float32"}
@@ -44,7 +45,7 @@ def parts(z: np.ndarray) -> np.ndarray:
 
 
 ROWS = [
-    pytest.param(host, case, id=f"{host.name}-{case.name}")
+    row(host, case, id=case.name, tier="nightly" if host.compiled else tier_of_property(host))
     for host in HOSTS
     if host.complex_moment is not None
     for case in CASES
@@ -54,7 +55,6 @@ ROWS = [
 
 @pytest.mark.parametrize(("host", "case"), ROWS)
 def test_complex_parameters_follow_the_recurrence_of_their_parts(host: Host, case: Case, open_run: Any) -> None:
-    skip_if_missing(host)
     dtype = "complex128" if "float64" in host.dtypes else "complex64"
     setup = replace(case.setup(dtype), lrs=case.lrs[:N_STEPS])
     start, grads = complex_arrays(0, dtype), [complex_arrays(k + 1, dtype) for k in range(N_STEPS)]

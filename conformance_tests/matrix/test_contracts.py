@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance_tests.conftest import skip_if_missing
-from conformance_tests.matrix.cases import DEFAULTS, REFUSALS, Case, Refusal, Setup, random_arrays
-from conformance_tests.matrix.hosts import HOSTS, Host
+from conformance_tests.matrix.cases import Case, Refusal, Setup, random_arrays
+from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.hosts.run import Snapshot
+from conformance_tests.matrix.rows import row, tier_of_property, tier_of_refusal
+from conformance_tests.matrix.table import ALGORITHMS, DEFAULTS, HOSTS
 
 
-def rows(chosen: Callable[[Host], bool] = lambda host: True) -> list[Any]:
+def rows(chosen: Callable[[Host], bool] = lambda host: True, compiled: str = "nightly") -> list[Any]:
+    """Return a row a host and algorithm; compiled hosts, which compile anew for each, in a tier of their own."""
     return [
-        pytest.param(host, case, id=f"{host.name}-{case.algorithm}")
+        row(host, case, id=case.algorithm, tier=compiled if host.compiled else tier_of_property(host))
         for host in HOSTS
         if chosen(host)
         for case in DEFAULTS
@@ -32,7 +34,7 @@ def identical(a: Snapshot, b: Snapshot) -> bool:
 
 
 def wide(host: Host, case: Case) -> Setup:
-    return case.setup(host.dtypes[0])
+    return case.setup(host.wide)
 
 
 def zeros() -> list[np.ndarray]:
@@ -41,8 +43,7 @@ def zeros() -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("host", "case"), ROWS)
 def test_zero_gradients_from_rest_are_an_exact_no_op(host: Host, case: Case, open_run: Any) -> None:
-    skip_if_missing(host)
-    start = random_arrays(0, dtype=host.dtypes[0])
+    start = random_arrays(0, dtype=host.wide)
     run = open_run(host, wide(host, case), start)
     for _ in range(20):
         run.step(zeros())
@@ -51,9 +52,8 @@ def test_zero_gradients_from_rest_are_an_exact_no_op(host: Host, case: Case, ope
 
 @pytest.mark.parametrize(("host", "case"), ROWS)
 def test_gradients_are_not_mutated(host: Host, case: Case, open_run: Any) -> None:
-    skip_if_missing(host)
-    grads = random_arrays(1, dtype=host.dtypes[0])
-    run = open_run(host, wide(host, case), random_arrays(0, dtype=host.dtypes[0]))
+    grads = random_arrays(1, dtype=host.wide)
+    run = open_run(host, wide(host, case), random_arrays(0, dtype=host.wide))
     for _ in range(3):
         after = run.step(grads)
         assert all(np.array_equal(x, y) for x, y in zip(after, grads, strict=True))
@@ -61,11 +61,10 @@ def test_gradients_are_not_mutated(host: Host, case: Case, open_run: Any) -> Non
 
 @pytest.mark.parametrize(("host", "case"), rows(lambda host: host.pure))
 def test_parameters_and_state_are_not_mutated(host: Host, case: Case, open_run: Any) -> None:
-    skip_if_missing(host)
-    run = open_run(host, wide(host, case), random_arrays(0, dtype=host.dtypes[0]))
+    run = open_run(host, wide(host, case), random_arrays(0, dtype=host.wide))
     for k in range(3):
         before = run.read()
-        run.step(random_arrays(k, dtype=host.dtypes[0]))
+        run.step(random_arrays(k, dtype=host.wide))
         assert identical(run.previous(), before)
         assert not identical(run.read(), before)
 
@@ -73,14 +72,13 @@ def test_parameters_and_state_are_not_mutated(host: Host, case: Case, open_run: 
 @pytest.mark.parametrize(
     ("host", "case", "dtype"),
     [
-        pytest.param(host, case, dtype, id=f"{host.name}-{case.algorithm}-{dtype}")
+        row(host, case, dtype, id=f"{case.algorithm}-{dtype}", tier=tier_of_property(host, dtype))
         for host in HOSTS
         for case in DEFAULTS
         for dtype in host.dtypes
     ],
 )
 def test_dtype_shape_device_and_namespace_are_kept(host: Host, case: Case, dtype: str, open_run: Any) -> None:
-    skip_if_missing(host)
     run = open_run(host, case.setup(dtype), random_arrays(0, dtype=dtype))
     run.step(random_arrays(1, dtype=dtype))
     first = run.facts()
@@ -99,15 +97,14 @@ def test_dtype_shape_device_and_namespace_are_kept(host: Host, case: Case, dtype
 @pytest.mark.parametrize(
     ("host", "case", "dtype"),
     [
-        pytest.param(host, case, dtype, id=f"{host.name}-{case.algorithm}-{dtype}")
+        row(host, case, dtype, id=f"{case.algorithm}-{dtype}", tier=tier_of_property(host, dtype))
         for host in HOSTS
         for case in DEFAULTS
         # the widest dtype, and those whose state is wider and has a compensation
-        for dtype in (host.dtypes[0], *host.state_dtypes)
+        for dtype in (host.wide, *host.state_dtypes)
     ],
 )
 def test_save_and_resume_continues_bitwise(host: Host, case: Case, dtype: str, open_run: Any, tmp_path: Any) -> None:
-    skip_if_missing(host)
     path = str(tmp_path / "saved")
     run = open_run(host, case.setup(dtype), random_arrays(0, dtype=dtype))
     for k in range(5):
@@ -125,10 +122,16 @@ def test_save_and_resume_continues_bitwise(host: Host, case: Case, dtype: str, o
 
 
 REFUSED = [
-    pytest.param(host, case, refusal, id=f"{host.name}-{case.algorithm}-{refusal.id}")
+    row(
+        host,
+        algorithm.default,
+        refusal,
+        id=f"{algorithm.name}-{refusal.id}",
+        tier=tier_of_refusal(host, refusal, algorithm.refusals),
+    )
     for host in HOSTS
-    for case in DEFAULTS
-    for refusal in REFUSALS[case.algorithm]
+    for algorithm in ALGORITHMS
+    for refusal in algorithm.refusals
     # what is traced has no value to refuse
     if not host.traces_hyper and (refusal.argument != "lr" or host.reads_lr != "never")
 ]
@@ -136,8 +139,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("host", "case", "refusal"), REFUSED)
 def test_invalid_hyperparameters_are_refused_by_name(host: Host, case: Case, refusal: Refusal, open_run: Any) -> None:
-    skip_if_missing(host)
-    dtype = host.dtypes[0]
+    dtype = host.wide
     bad = {**case.hyper, "lr": case.lrs[0], "weight_decay": 0.0, refusal.argument: refusal.value}
     lr, decay = bad.pop("lr"), bad.pop("weight_decay")
     setup = Setup(case.algorithm, bad, (lr,), dtype, decay)
@@ -151,8 +153,7 @@ def test_invalid_hyperparameters_are_refused_by_name(host: Host, case: Case, ref
 @pytest.mark.parametrize("bad", [float("nan"), -1.0])
 @pytest.mark.parametrize(("host", "case"), rows(lambda host: host.reads_lr == "each step"))
 def test_a_learning_rate_that_turns_bad_changes_nothing(host: Host, case: Case, bad: float, open_run: Any) -> None:
-    skip_if_missing(host)
-    dtype = host.dtypes[0]
+    dtype = host.wide
     run = open_run(host, Setup(case.algorithm, case.hyper, (case.lrs[0], bad), dtype), random_arrays(0, dtype=dtype))
     run.step(random_arrays(1, dtype=dtype))
     before = run.read()
@@ -173,11 +174,10 @@ BAD_GRADIENTS = {
 
 
 @pytest.mark.parametrize("bad", BAD_GRADIENTS)
-@pytest.mark.parametrize(("host", "case"), ROWS)
+@pytest.mark.parametrize(("host", "case"), rows(compiled="default"))
 def test_a_bad_gradient_changes_nothing(host: Host, case: Case, bad: str, open_run: Any) -> None:
-    skip_if_missing(host)
     spoil, gradient_dtype = BAD_GRADIENTS[bad]
-    dtype = host.dtypes[0]
+    dtype = host.wide
     run = open_run(host, wide(host, case), random_arrays(0, dtype=dtype))
     run.step(random_arrays(1, dtype=dtype))
     before = run.read()
@@ -189,14 +189,12 @@ def test_a_bad_gradient_changes_nothing(host: Host, case: Case, bad: str, open_r
 
 @pytest.mark.parametrize(("host", "case"), ROWS)
 def test_integer_parameters_are_refused(host: Host, case: Case, open_run: Any) -> None:
-    skip_if_missing(host)
-    with pytest.raises(TypeError, match=r"int32.*floating-point dtype") as caught:
+    with pytest.raises(TypeError, match=r"int32.*floating-point( or complex)? dtype") as caught:
         open_run(host, case.setup("int32"), [np.ones(3)])
     assert "complex z" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("host", "case"), rows(lambda host: host.complex_moment is None))
 def test_complex_parameters_are_refused_where_they_are_not_supported(host: Host, case: Case, open_run: Any) -> None:
-    skip_if_missing(host)
     with pytest.raises(TypeError, match=r"complex64.*real floating-point dtype"):
         open_run(host, case.setup("complex64"), [np.ones(3)])

@@ -1,5 +1,6 @@
 """INNAprop against the recurrence as its paper and code print it, in 50-digit arithmetic."""
 
+from functools import cache
 from typing import Any
 
 import mpmath
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 
 from conformance_tests import oracle
-from conformance_tests.conftest import skip_if_missing
-from conformance_tests.matrix.cases import Setup, decaying, innaprop, random_arrays
-from conformance_tests.matrix.hosts import HOSTS, Host
+from conformance_tests.matrix.cases import Setup, decaying, random_arrays
+from conformance_tests.matrix.hosts import Host
+from conformance_tests.matrix.rows import row, tier_of_property
+from conformance_tests.matrix.table import BY_NAME, HOSTS
 
+ALGORITHM = "INNAprop"
+HYPER = dict(BY_NAME[ALGORITHM].hyper)
 N_STEPS = 200
 SHAPES = ((20,),)
 
@@ -33,11 +37,26 @@ def published(setup: Setup, theta: Any, grads: list[Any]) -> list[Any]:
     return iterates
 
 
+def setup_of(damping: tuple[float, float], schedule: str, decay: float) -> Setup:
+    hyper = {**HYPER, "alpha": damping[0], "beta": damping[1]}
+    return Setup(ALGORITHM, hyper, SCHEDULES[schedule], "float64", decay, published_decay=decay > 0)
+
+
+def problem() -> tuple[np.ndarray, list[np.ndarray]]:
+    return random_arrays(0, SHAPES)[0], [random_arrays(100 + k, SHAPES)[0] for k in range(N_STEPS)]
+
+
+@cache
+def wanted(damping: tuple[float, float], schedule: str, decay: float) -> list[Any]:
+    theta, grads = problem()
+    return published(setup_of(damping, schedule, decay), oracle.exact(theta), [oracle.exact(g) for g in grads])
+
+
 DAMPINGS = [(0.1, 0.9), (1.0, 1.0), (2.0, 2.0)]
 SCHEDULES = {"constant": (0.01,), "decaying": decaying(0.1, 0.25, N_STEPS)}
 # every host at the published defaults; the other settings where they differ only in numbers
 ROWS = [
-    pytest.param(host, damping, schedule, decay, id=f"{host.name}-{damping}-{schedule}-decay {decay}")
+    row(host, damping, schedule, decay, id=f"{damping}-{schedule}-decay {decay}", tier=tier_of_property(host))
     for host in HOSTS
     if "float64" in host.dtypes
     for damping in DAMPINGS
@@ -50,12 +69,9 @@ ROWS = [
 @pytest.mark.parametrize(("host", "damping", "schedule", "decay"), ROWS)
 def test_published_recurrence(host: Host, damping: Any, schedule: str, decay: float, open_run: Any) -> None:
     """200 steps, with the published decay where there is decay, within 1e-11."""
-    skip_if_missing(host)
-    hyper = innaprop(alpha=damping[0], beta=damping[1])
-    setup = Setup("INNAprop", hyper, SCHEDULES[schedule], "float64", decay, published_decay=decay > 0)
-    (theta,), grads = random_arrays(0, SHAPES), [random_arrays(100 + k, SHAPES)[0] for k in range(N_STEPS)]
-    want = published(setup, oracle.exact(theta), [oracle.exact(g) for g in grads])
-    run = open_run(host, setup, [theta])
+    theta, grads = problem()
+    want = wanted(damping, schedule, decay)
+    run = open_run(host, setup_of(damping, schedule, decay), [theta])
     for g in grads:
         run.step([g])
     error = oracle.largest(oracle.exact(run.read().params[0]) - want[-1])
@@ -64,11 +80,10 @@ def test_published_recurrence(host: Host, damping: Any, schedule: str, decay: fl
     assert oracle.largest(want[-1] - want[0]) > 0.1
 
 
-@pytest.mark.parametrize("host", [pytest.param(host, id=host.name) for host in HOSTS])
+@pytest.mark.parametrize("host", [row(host, tier=tier_of_property(host)) for host in HOSTS])
 def test_finite_at_lr_beta_and_beyond(host: Host, open_run: Any) -> None:
-    skip_if_missing(host)
     for lr in (0.9, 1.7):
-        run = open_run(host, Setup("INNAprop", innaprop(), (lr,), host.dtypes[0]), random_arrays(0, SHAPES))
+        run = open_run(host, Setup(ALGORITHM, HYPER, (lr,), host.wide), random_arrays(0, SHAPES))
         for k in range(3):
-            run.step(random_arrays(k, SHAPES, host.dtypes[0]))
+            run.step(random_arrays(k, SHAPES, host.wide))
         assert all(np.isfinite(x).all() for x in run.read().params)

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 import inna_core
-from conformance_tests.conftest import skip_if_missing
 from conformance_tests.matrix.cases import EPS, Setup, representable
-from conformance_tests.matrix.hosts import HOSTS, Host
+from conformance_tests.matrix.hosts import Host
+from conformance_tests.matrix.rows import row
+from conformance_tests.matrix.table import HOSTS
 
+ALGORITHM = "INNA"
 HYPER, LR, N_STEPS, SIZE = {"alpha": 0.5, "beta": 0.1}, 0.01, 2000, 256
 
 DTYPE = "bfloat16"
-ROWS = [pytest.param(host, id=host.name) for host in HOSTS if DTYPE in host.state_dtypes]
+ROWS = [row(host) for host in HOSTS if DTYPE in host.state_dtypes]
 SAME_STEPS, SAME_SIZE = 200, 2048
 
 
@@ -39,14 +41,13 @@ def problem() -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
 @pytest.mark.parametrize("host", ROWS)
 def test_2000_steps_end_within_rounding(host: Host, problem: Any, open_run: Any) -> None:
     """At most twice the error of rounding the float64 result once; one rounding per step costs 10 times that."""
-    skip_if_missing(host)
     start, grads, want = problem
 
     def error(found: np.ndarray) -> float:
         return float(np.linalg.norm(found - want) / np.linalg.norm(want))
 
     rounding = error(representable(want, DTYPE))
-    run = open_run(host, Setup("INNA", HYPER, (LR,), DTYPE), [start])
+    run = open_run(host, Setup(ALGORITHM, HYPER, (LR,), DTYPE), [start])
     theta, v = start, np.zeros(SIZE)
     for g in grads:
         run.step([g])
@@ -66,13 +67,12 @@ def test_the_compensated_sum_is_the_same_on_every_host(host: Host, dtype: str, o
     at most half an eps of the compensation in a step, which is half an eps of the parameter; near zero, half a spacing
     of float16's subnormal numbers.
     """
-    skip_if_missing(host)
     rng = np.random.default_rng(1)
     start = representable(rng.standard_normal(SAME_SIZE), dtype)
     grads = [representable(rng.standard_normal(SAME_SIZE), dtype) for _ in range(SAME_STEPS)]
     runs = []
     for _ in range(2):
-        run = open_run(host, Setup("INNA", HYPER, (LR,), dtype), [start])
+        run = open_run(host, Setup(ALGORITHM, HYPER, (LR,), dtype), [start])
         for g in grads:
             run.step([g])
         runs.append(run.read())

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.nightly
+
 SEEDS, EPOCHS, BATCH, TRAINING = (0, 1, 2), 15, 32, 1344
 LR = {"INNA": 0.1, "INNAprop": 2e-3}
 

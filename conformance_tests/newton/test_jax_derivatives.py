@@ -15,6 +15,7 @@ from conformance_tests.newton.networks import (
     skip_without,
     torch_summary,
 )
+from conformance_tests.tiers import nightly_but
 
 
 @pytest.fixture
@@ -27,9 +28,15 @@ def jax_on_cpu() -> Iterator[None]:
         yield
 
 
+ONE_OF_EACH_KIND = (
+    *("dense", "convolution", "max pooling", "layer normalisation", "attention", "embedding", "scan", "checkpoint"),
+    *("relu", "softmax"),
+)
+
+
 @pytest.mark.usefixtures("jax_on_cpu")
 @pytest.mark.parametrize("unrolled", [0, 32])
-@pytest.mark.parametrize("name", [*JAX_LAYERS, *flax_layers()])
+@pytest.mark.parametrize("name", nightly_but(ONE_OF_EACH_KIND, [*JAX_LAYERS, *flax_layers()]))
 def test_layers_agree_with_difference_quotients(name: str, unrolled: int) -> None:
     """Behind a dense layer, in float64, entry by entry and in the loop: relative to the largest entry, to 1e-8."""
     skip_without("jax", "optax", *(["flax"] if name.startswith("flax") else []))

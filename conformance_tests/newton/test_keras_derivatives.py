@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from conformance_tests.newton.networks import closeness, skip_without, torch_summary
+from conformance_tests.tiers import nightly_but
 
 SCENARIOS = "conformance_tests.newton.keras_scenarios"
 
@@ -44,7 +45,15 @@ KERAS_LAYERS = (
 )
 
 
-@pytest.mark.parametrize("layer", KERAS_LAYERS)
+ONE_OF_EACH_KIND = (
+    *("Dense", "Conv2D", "Embedding", "MaxPooling2D", "LayerNormalization", "BatchNormalization", "GroupNormalization"),
+    *("BatchNormalization, second axis", "nested layers", "moments of one's own", "softmax"),
+)
+ON_ALL_BACKENDS = ("Dense", "LayerNormalization", "BatchNormalization", "nested layers")
+"""Of the layers, what stays in the default tier; the others are nightly."""
+
+
+@pytest.mark.parametrize("layer", nightly_but(ONE_OF_EACH_KIND, KERAS_LAYERS))
 def test_layers_agree_with_difference_quotients(layer: str, workers: Any) -> None:
     """On TensorFlow, which computes in float64: relative to the largest entry of g, H and T, to 1e-8."""
     skip_without("keras", "tensorflow")
@@ -52,7 +61,7 @@ def test_layers_agree_with_difference_quotients(layer: str, workers: Any) -> Non
     assert max(errors) <= 1e-8
 
 
-@pytest.mark.parametrize("layer", KERAS_LAYERS)
+@pytest.mark.parametrize("layer", nightly_but(ON_ALL_BACKENDS, KERAS_LAYERS))
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_layers_agree_on_all_backends(backend: str, layer: str, workers: Any) -> None:
     skip_without("keras", "tensorflow", backend)

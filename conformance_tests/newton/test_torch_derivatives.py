@@ -8,6 +8,7 @@ import pytest
 
 from conformance_tests.newton.networks import STENCIL, STEP, largest_errors, problem, torch_loss
 from conformance_tests.newton.torch_networks import TORCH_PROGRAMS, torch_layers, torch_net, torch_programs
+from conformance_tests.tiers import nightly_but
 
 
 def torch_errors(name: str, summary: Callable[..., Any]) -> tuple[float, float, float]:
@@ -25,7 +26,22 @@ def torch_errors(name: str, summary: Callable[..., Any]) -> tuple[float, float, 
     return largest_errors(evaluate, len(params))
 
 
-@pytest.mark.parametrize("name", torch_layers())
+ONE_OF_EACH_KIND = (
+    *("Linear", "Conv2d", "LayerNorm", "RMSNorm", "BatchNorm1d", "BatchNorm1d, eval", "InstanceNorm2d", "GroupNorm"),
+    *(
+        "LocalResponseNorm",
+        "MultiheadAttention",
+        "scaled_dot_product_attention",
+        "LSTM",
+        "MaxPool2d",
+        "Softmax",
+        "ReLU",
+    ),
+)
+"""Of the layers: what our replacements and refusals tell apart. The others are nightly."""
+
+
+@pytest.mark.parametrize("name", nightly_but(ONE_OF_EACH_KIND, torch_layers()))
 def test_layers_agree_with_difference_quotients(name: str) -> None:
     """Relative to the largest entry of g, H and T, to 1e-8."""
     pytest.importorskip("torch", reason="torch is not installed")

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 import inna_optax
+from conformance_tests.matrix.table import ALGORITHMS
 
 Params = Any
 Run = Callable[[optax.GradientTransformationExtraArgs, Params, list[Params]], tuple[Params, Any]]
@@ -17,13 +18,12 @@ Run = Callable[[optax.GradientTransformationExtraArgs, Params, list[Params]], tu
 N_STEPS = 4
 
 TRANSFORMS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
-    "inna": inna_optax.inna,
-    "innaprop": inna_optax.innaprop,
+    algorithm.optax: getattr(inna_optax, algorithm.optax) for algorithm in ALGORITHMS
 }
 
 HYPER: dict[str, dict[str, float]] = {
-    "inna": {"learning_rate": 0.1, "alpha": 0.5, "beta": 0.2, "weight_decay": 0.1},
-    "innaprop": {"learning_rate": 0.05, "alpha": 2.0, "beta": 2.0, "weight_decay": 0.1},
+    algorithm.optax: {"learning_rate": algorithm.trial.lrs[0], **algorithm.trial.hyper, "weight_decay": 0.1}
+    for algorithm in ALGORITHMS
 }
 
 

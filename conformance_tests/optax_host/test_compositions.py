@@ -20,6 +20,7 @@ ROUNDING = 1e-13
 """A few float64 steps in another order of operations; a wrong step is off by 1e-2 here."""
 
 each_transform = pytest.mark.parametrize("name", TRANSFORMS)
+each_damped_transform = pytest.mark.parametrize("name", [name for name in TRANSFORMS if "alpha" in rows.HYPER[name]])
 
 
 def step_of(state: Any) -> int:
@@ -33,7 +34,7 @@ BOUNDS = {"float64": ROUNDING, "bfloat16": EPS["bfloat16"] / 2, "complex128": RO
 @pytest.mark.parametrize(
     ("run", "dtype", "bound"),
     [
-        (run, dtype, bound)
+        pytest.param(run, dtype, bound, marks=[] if dtype == "float64" or run == "jit" else [pytest.mark.nightly])
         for run in RUNS
         for dtype, bound in BOUNDS.items()
         # MultiSteps averages gradients in float32, whatever they are
@@ -75,8 +76,9 @@ def test_partition_keeps_two_of_them_apart(name: str) -> None:
             assert largest_difference(got[key], want[key]) <= ROUNDING
 
 
-@each_transform
-@pytest.mark.parametrize("hyperparameter", ["learning_rate", "alpha", "beta", "weight_decay"])
+@pytest.mark.parametrize(
+    ("name", "hyperparameter"), [(name, hyperparameter) for name in TRANSFORMS for hyperparameter in rows.HYPER[name]]
+)
 def test_injected_hyperparameters_can_be_changed_between_steps(name: str, hyperparameter: str) -> None:
     params, grads = tree(0), gradients()
     injected = optax.inject_hyperparams(TRANSFORMS[name])(**rows.HYPER[name])
@@ -84,7 +86,7 @@ def test_injected_hyperparameters_can_be_changed_between_steps(name: str, hyperp
     got, state = params, injected.init(params)
     want, plain_state = params, make(name).init(params)
     for k, g in enumerate(grads):
-        value = rows.HYPER[name][hyperparameter] * (1 if k < 2 else 1.5)
+        value = rows.HYPER[name][hyperparameter] * (1 if k < 2 else 0.5)
         state.hyperparams[hyperparameter] = jnp.asarray(value, state.hyperparams[hyperparameter].dtype)
         got, state = step(got, state, g)
         want, plain_state = rows.one_step(make(name, **{hyperparameter: value}), want, plain_state, g)
@@ -92,7 +94,7 @@ def test_injected_hyperparameters_can_be_changed_between_steps(name: str, hyperp
     assert step._cache_size() == 1
 
 
-@each_transform
+@each_damped_transform
 def test_a_traced_hyperparameter_may_make_alpha_lr_1(name: str) -> None:
     """There the velocity forgets its past: the increment could not be computed from the next velocity."""
     params, grads = tree(0), gradients()
@@ -147,7 +149,7 @@ def test_map_params_lays_another_tree_along_the_state(name: str, dtype: str, kah
     assert jax.tree.structure(found) == jax.tree.structure(state)
 
 
-@each_transform
+@each_damped_transform
 def test_integers_can_be_injected(name: str) -> None:
     params, grads = tree(0), gradients()
     whole = {"learning_rate": 1, "alpha": 2, "beta": 3, "weight_decay": 0}
@@ -218,7 +220,7 @@ def without_bias(p: Any) -> Any:
 WRONG: dict[str, tuple[Any, str]] = {
     "a state of something else": (
         lambda name, p: make(name).update(p, optax.sgd(0.1, 0.9).init(p), p),
-        r"Invalid state: tuple \(expected INNA\w*State",
+        r"Invalid state: tuple \(expected \w+State",
     ),
     "a leaf without gradient": (
         lambda name, p: make(name).update(without_bias(p), make(name).init(p), p),
@@ -327,7 +329,7 @@ def test_dtypes_and_structure_stay(name: str, dtype: str) -> None:
 def test_conjugated_gradients_minimise_a_function_of_complex_parameters(name: str) -> None:
     """The target of optax's own tests; `jax.grad` returns the conjugate of the direction of steepest ascent."""
     goal = jnp.asarray([1.0, -1.0, 1.0], jnp.complex64) * (1 + 1j)
-    transform = make(name, weight_decay=0.0)
+    transform = make(name, learning_rate=0.05, weight_decay=0.0)
 
     @jax.jit
     def step(params: Any, state: Any) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from conformance_tests.backend_process import Worker
+from conformance_tests.matrix.table import ALGORITHMS
 
 if importlib.util.find_spec("optax") is None:
     pytest.skip("optax is not installed", allow_module_level=True)
@@ -13,7 +14,7 @@ if importlib.util.find_spec("optax") is None:
 ENV = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
 ROUNDING = 1e-13
 
-each_transform = pytest.mark.parametrize("name", ["inna", "innaprop"])
+each_transform = pytest.mark.parametrize("name", [algorithm.optax for algorithm in ALGORITHMS])
 
 
 @pytest.fixture

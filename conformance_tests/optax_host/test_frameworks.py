@@ -13,6 +13,8 @@ import jax.numpy as jnp  # noqa: E402
 from conformance_tests.optax_host import scenarios as rows  # noqa: E402
 from conformance_tests.optax_host.scenarios import TRANSFORMS, largest_difference, make  # noqa: E402
 
+pytestmark = pytest.mark.nightly
+
 N_STEPS = 5
 
 X = np.random.default_rng(0).standard_normal((32, 3)).astype(np.float32)

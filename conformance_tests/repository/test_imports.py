@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,15 +39,16 @@ ALLOWED: dict[str, tuple[tuple[str, ...], set[str], dict[str, str]]] = {
 """By module: packages it needs, frameworks it may load, environment."""
 
 
-def loaded(statement: str, env: dict[str, str]) -> set[str]:
-    import os
-
+def loaded(first: str, then: str, env: dict[str, str]) -> tuple[set[str], set[str]]:
+    """Return the frameworks that are loaded after importing one module, and after importing another behind it."""
     paths = [path for path in sys.path if path]
-    code = f"import sys; sys.path[:] = {paths!r}; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    shown = "print(*{name.split('.')[0] for name in sys.modules})"
+    code = f"import sys; sys.path[:] = {paths!r}; import {first}; {shown}; import {then}; {shown}"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=True
     )
-    return FRAMEWORKS & set(done.stdout.split())
+    before, after = done.stdout.splitlines()[-2:]
+    return FRAMEWORKS & set(before.split()), FRAMEWORKS & set(after.split())
 
 
 @pytest.mark.parametrize("row", ALLOWED)
@@ -56,8 +58,7 @@ def test_import_loads_no_other_framework(row: str) -> None:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     # what the host itself pulls in (TensorFlow loads its own keras, say) is not ours to answer for
-    by_the_host = loaded(f"import {packages[0]}", env) if packages else set()
-    ours = loaded(f"import {row.split()[0]}", env)
+    by_the_host, ours = loaded(packages[0] if packages else "sys", row.split()[0], env)
     assert ours <= allowed | by_the_host
     assert set(packages) <= ours
 

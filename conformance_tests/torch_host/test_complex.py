@@ -38,9 +38,9 @@ def set_gradients(ours: list[Any], theirs: list[Any], seed: int) -> None:
         q.grad = real(p.grad)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+@pytest.mark.parametrize("layout", ["contiguous", pytest.param("transposed", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kahan_sum", [None, True, False])
+@pytest.mark.parametrize("kahan_sum", [None, *(pytest.param(x, marks=pytest.mark.nightly) for x in (True, False))])
 @pytest.mark.parametrize(("optimizer", "flags"), ROWS)
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 def test_complex_steps_equal_those_of_real_and_imaginary_parts(

@@ -9,12 +9,11 @@ fake_tensor: Any = pytest.importorskip("torch._subclasses.fake_tensor", reason="
 
 import inna_core  # noqa: E402
 import inna_torch  # noqa: E402
-
-ALGORITHMS = ["INNA", "INNAprop"]
+from conformance_tests.matrix.table import BY_NAME  # noqa: E402
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", BY_NAME)
 def test_core_stays_on_the_device(algorithm: str, dtype: Any) -> None:
     with fake_tensor.FakeTensorMode(), torch.no_grad():
         theta = torch.ones(3, 4, device="cuda", dtype=dtype)
@@ -25,7 +24,7 @@ def test_core_stays_on_the_device(algorithm: str, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", BY_NAME)
 def test_optimizer_keeps_each_state_on_its_parameters_device(algorithm: str, dtype: Any) -> None:
     with fake_tensor.FakeTensorMode(), torch.no_grad():
         params = [torch.nn.Parameter(torch.ones(3, device=device, dtype=dtype)) for device in ("cuda", "cpu")]

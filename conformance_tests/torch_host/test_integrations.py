@@ -15,7 +15,7 @@ OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 EACH = pytest.mark.parametrize("name", OPTIMIZERS)
 # What these frameworks and their own dependencies warn about is theirs.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore")]
 
 
 def data() -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ import inna_core
 import inna_optax
 from conformance_tests.matrix.cases import Setup
 from conformance_tests.matrix.hosts.run import Fact, Snapshot, as_float64
+from conformance_tests.matrix.table import BY_NAME
 
 jax.config.update("jax_enable_x64", True)
 
@@ -25,7 +26,7 @@ def open_run(
 class OptaxRun:
     def __init__(self, setup: Setup, params: list[np.ndarray], jit: bool, inject: bool, shards: int) -> None:
         self.setup, self.inject, self.shards = setup, inject, shards
-        factory = getattr(inna_optax, setup.algorithm.lower())
+        factory = getattr(inna_optax, BY_NAME[setup.algorithm].optax)
         arguments = {**setup.hyper, "weight_decay": setup.weight_decay}
         if setup.published_decay:
             arguments["published_decay"] = True

@@ -1,0 +1,72 @@
+"""Each host works where no other is installed: it makes a step, saves and loads with the others hidden from imports.
+
+What is hidden is as good as absent to whoever looks for it. `nox -s isolated` has environments in which it is absent.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conformance_tests.backend_process import open_here
+from conformance_tests.matrix.cases import random_arrays
+from conformance_tests.matrix.table import DEFAULTS, HOSTS
+
+FRAMEWORKS = {"array_api_strict", "cupy", "jax", "keras", "optax", "tensorflow", "torch"}
+
+ALONE = {
+    "numpy": set(),
+    "strict": {"array_api_strict"},
+    "torch": {"torch"},
+    "optax": {"optax", "jax"},
+    "keras-tensorflow": {"keras", "tensorflow"},
+    "keras-jax": {"keras", "jax"},
+    "keras-torch": {"keras", "torch"},
+}
+"""By host: the frameworks that it may find."""
+
+
+class Hidden:
+    """Takes the place of all finders of modules, and finds no hidden one."""
+
+    def __init__(self, names: set[str]) -> None:
+        self.names, self.finders = names, list(sys.meta_path)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+        if name.split(".")[0] in self.names:
+            return None
+        specs = (finder.find_spec(name, path, target) for finder in self.finders)  # type: ignore[arg-type]
+        return next((spec for spec in specs if spec is not None), None)
+
+
+def run_alone(name: str, path: str) -> None:
+    """Make steps with every algorithm, save, load into another run and compare, in this process."""
+    sys.meta_path[:] = [Hidden(FRAMEWORKS - ALONE[name])]  # type: ignore[list-item]
+    host = next(host for host in HOSTS if host.name == name)
+    for case in DEFAULTS:
+        run = open_here(host, case.setup(host.narrow), random_arrays(0, dtype=host.narrow))
+        run.step(random_arrays(1, dtype=host.narrow))
+        run.save(path)
+        other = open_here(host, case.setup(host.narrow), random_arrays(2, dtype=host.narrow))
+        other.load(path)
+        for got, want in zip(other.read().params, run.read().params, strict=True):
+            np.testing.assert_array_equal(got, want)
+    loaded = {module.split(".")[0] for module in sys.modules} & FRAMEWORKS
+    assert loaded <= ALONE[name], loaded
+    print("alone", *sorted(loaded))
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_host_works_without_the_others(name: str, tmp_path: object) -> None:
+    for package in ALONE[name]:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    host = next(host for host in HOSTS if host.name == name)
+    code = f"from {__name__} import run_alone; run_alone({name!r}, {str(tmp_path) + '/saved'!r})"
+    env = {**os.environ, **host.env, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].split() == ["alone", *sorted(ALONE[name])]
