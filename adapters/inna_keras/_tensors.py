@@ -14,8 +14,9 @@ def traced_for_one_cpu(x: Any) -> bool:
     """Return whether a tensor belongs to a program that XLA makes for one CPU."""
     if keras.backend.backend() == "jax":
         import jax
+        from jax.core import Tracer
 
-        return isinstance(x, jax.core.Tracer) and jax.default_backend() == "cpu" and jax.device_count() == 1
+        return isinstance(x, Tracer) and jax.default_backend() == "cpu" and jax.device_count() == 1
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -114,11 +114,8 @@ def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters
             own_states.append(states[p])
     if len(set(map(DTYPE, owners))) == 1:
         return gather_dtype(owners, grads, own_states, hyper)
-    return [
-        batch
-        for part in (partition([list(map(DTYPE, owners))], [owners, grads, own_states]) if owners else ())
-        for batch in gather_dtype(*part, hyper)
-    ]
+    parts = partition([list(map(DTYPE, owners))], [owners, grads, own_states]) if owners else []
+    return [batch for own, g, held in parts for batch in gather_dtype(own, g, held, hyper)]
 
 
 def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hyperparameters) -> list[Batch]:

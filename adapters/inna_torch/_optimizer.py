@@ -21,7 +21,7 @@ from inna_torch._hyperparameters import (
     validate,
 )
 from inna_torch._scaled_state import ScaledState
-from inna_torch._tensors import Tensor, is_expanded, state_dtype
+from inna_torch._tensors import TORCH, Tensor, is_expanded, state_dtype
 from inna_torch.paths import fused_sgd, select, single
 
 
@@ -103,7 +103,7 @@ class Elementwise(Optimizer):
         elif get_eval_frame_callback() is None:
             self._step()
         else:  # a frame that torch.compile gave up on would have its callees compiled
-            torch.compiler.disable(self._step)()
+            TORCH.compiler.disable(self._step)()
         return loss
 
     def _step(self) -> None:

@@ -369,7 +369,8 @@ def embedding(name: str) -> dict[str, Any]:
     elif keras.backend.backend() == "jax":
         from jax.experimental.sparse import BCOO
 
-        gradient = BCOO((values, np.asarray(rows)[:, None]), shape=(5, 2), indices_sorted=False, unique_indices=False)
+        data: Any = (values, np.asarray(rows)[:, None])
+        gradient = BCOO(data, shape=(5, 2), indices_sorted=False, unique_indices=False)
     else:
         gradient = ops.convert_to_tensor(dense)
     other = keras.Variable(start, name="other")

@@ -71,8 +71,10 @@ def arrays(name: str, package: str, dtypes: tuple[str, ...] = FLOATS, /, **optio
     options = {"library": package, **options}
     device = "cuda" if options.get("device") == "cuda" or package == "cupy" else "cpu"
     jit = "jit" in options
-    lr = {"reads_lr": "never"} if jit else {}
-    return Host(name, "arrays", (package,), options, dtypes=dtypes, pure=True, device=device, compiled=jit, **lr)
+    reads_lr = "never" if jit else "each step"
+    return Host(
+        name, "arrays", (package,), options, dtypes=dtypes, pure=True, device=device, compiled=jit, reads_lr=reads_lr
+    )
 
 
 def torch(name: str, **options: Any) -> Host:

@@ -40,7 +40,7 @@ def on_parts(setup: Setup, theta: np.ndarray, grads: list[np.ndarray], moment: s
     return theta[..., 0] + 1j * theta[..., 1]
 
 
-def parts(z: np.ndarray) -> np.ndarray:
+def parts(z: Any) -> np.ndarray:
     return np.stack([z.real, z.imag], axis=-1)
 
 

@@ -38,7 +38,7 @@ LAYERS: dict[str, Any] = {
     "AveragePooling2D": lambda: layers.AveragePooling2D(2),
     "GlobalAveragePooling2D": lambda: layers.GlobalAveragePooling2D(),
     "LayerNormalization": lambda: layers.LayerNormalization(epsilon=0.1),
-    "LayerNormalization, axes apart": lambda: layers.LayerNormalization((1, 3), epsilon=0.1),
+    "LayerNormalization, axes apart": lambda: layers.LayerNormalization((1, 3), epsilon=0.1),  # type: ignore[arg-type]
     "BatchNormalization": lambda: layers.BatchNormalization(),
     "BatchNormalization, second axis": lambda: layers.BatchNormalization(axis=1),
     "GroupNormalization": lambda: layers.GroupNormalization(2, epsilon=0.1),

@@ -337,7 +337,7 @@ def test_conjugated_gradients_minimise_a_function_of_complex_parameters(name: st
         return rows.one_step(transform, params, state, grads.conj())
 
     params = jnp.asarray([-1.0, 10.0, 1.0], jnp.complex64)
-    state = transform.init(params)
+    state: Any = transform.init(params)
     for _ in range(2000):
         params, state = step(params, state)
     assert params.dtype == state.velocity.dtype == jnp.complex64

@@ -67,6 +67,7 @@ def assert_equal(a: Any, b: Any) -> None:
 def test_foreign_entries_are_left_alone_and_change_no_step(optimizer: Any, flags: dict[str, Any], entry: str) -> None:
     ours, plain = parameters(torch.float32), parameters(torch.float32)
     a, b = optimizer(ours, lr=0.05, **flags), optimizer(plain, lr=0.05, **flags)
+    value: Any = None
     for k in range(4):
         set_gradients(ours, k)
         set_gradients(plain, k)

@@ -83,6 +83,7 @@ def test_a_state_taken_early_shows_true_velocities(taken: int, reader: str) -> N
     """Before the first step, and before `state_dict`, which may convert velocities."""
     ours, plain = parameters(), parameters()
     a, b = inna_torch.INNA(ours, lr=0.05), inna_torch.INNA(plain, lr=0.05, foreach=False)
+    held: Any = None
     for k in range(5):
         if k == taken:
             held = a.state[ours[2]]

@@ -91,7 +91,7 @@ def compiled_update(
             # torch.compile would check its guards at each call, which takes longer than a step of a small tensor
             traced = make_fx(update, tracing_mode="symbolic")(*arguments)
             symbolic = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
-            compiled = torch._inductor.compile(traced, symbolic)
+            compiled: Any = torch._inductor.compile(traced, symbolic)
             compiled(*arguments)  # what is left to be compiled
     except Exception as error:
         raise RuntimeError(

@@ -141,7 +141,7 @@ def run(step: AdamWStep, sigma: float, batch: Batch) -> None:
         copies = list(map(as_flat, v)) * 2
         lengths = list(map(torch.Tensor.numel, copies))
         pieces = torch.cat(copies, out=scratch[: sum(lengths)]).split_with_sizes(lengths)
-        x, moments = pieces[: len(v)], pieces[len(v) :]
+        x, moments = list(pieces[: len(v)]), list(pieces[len(v) :])
         TORCH._fused_adamw_(
             *(x, grads, moments, s, [], [INF_STEP] * len(v)),
             lr=step.lr,

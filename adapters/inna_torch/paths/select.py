@@ -24,10 +24,7 @@ def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[],
 
     `warned` holds the paths that a warning has named already; one more may be added.
     """
-    for path in paths(batch, hyper):
-        step = path.plan(batch, hyper)
-        if step is not None:
-            break
+    path, step = next((path, step) for path in paths(batch, hyper) if (step := path.plan(batch, hyper)) is not None)
     if hyper.fused and path is not FUSED.get(type(hyper.algorithm)):
         warn_not_fused(path.__name__.split(".")[-1], warned)
     if path is fused_sgd or not batch.scaled:

@@ -136,8 +136,8 @@ def updated(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[str, Any])
         **{name: scalar(getattr(hyper.algorithm, name), p, dtype) for name in hyper.algorithm.__match_args__}
     )
     lr, weight_decay = scalar(hyper.lr, p, dtype), scalar(hyper.weight_decay, p, dtype)
-    flags = {"published": hyper.published_decay, "maximize": hyper.maximize}
-    return next_values(algorithm, p, g, state, lr, weight_decay, **flags)
+    published, maximize = hyper.published_decay, hyper.maximize
+    return next_values(algorithm, p, g, state, lr, weight_decay, published=published, maximize=maximize)
 
 
 def scalar(value: Any, p: Tensor, dtype: torch.dtype) -> Any:
