@@ -65,8 +65,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def group_of_item(item: pytest.Item) -> str:
     """Return the Keras backend whose process a test asks for, or the file, whose fixtures are made once a worker."""
-    has_params = isinstance(item, pytest.Function) and hasattr(item, "callspec")
-    params: dict[str, Any] = item.callspec.params if has_params else {}
+    call: Any = getattr(item, "callspec", None)  # of parametrized tests
+    params: dict[str, Any] = {} if call is None else call.params
     backend = params.get("backend") or params.get("env", {}).get("KERAS_BACKEND")
     return f"keras-{backend}" if backend else item.path.stem
 
