@@ -35,6 +35,7 @@ def step(
         dict(zip(names, slots, strict=True)),
         states=[{} for _ in params],  # Keras' own variables, which hold true velocities
         step=float(steps),
+        counters=[],
         dtype=params[0].dtype,
         device=params[0].device,
         native=True,

@@ -1,8 +1,9 @@
 """What the parameters of a group that are updated alike have in common, gathered and checked before a step."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain, compress
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch.optim.optimizer import _get_scalar_dtype
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._scaled_state import ScaledState
 from inna_torch._tensors import (
-    LOW_PRECISION,
     NATIVE_TENSOR_TYPES,
     TORCH,
+    WIDER,
     Tensor,
     Tensors,
     is_expanded,
@@ -28,8 +29,6 @@ LAYOUT, SHAPE, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "shape", "dtyp
 CONTIGUOUS: Callable[[Tensor], bool] = torch.Tensor.is_contiguous
 KIND = attrgetter("shape", "dtype", "device", "layout")
 KIND_ON_CPU = attrgetter("shape", "dtype", "is_cpu", "layout")
-COMPENSATED = (*LOW_PRECISION, torch.complex32)
-"""Dtypes of parameters whose sums are compensated by default."""
 ONE = torch.tensor(1.0, device="cpu")
 
 
@@ -43,6 +42,7 @@ class Batch:
         slots: the other tensors of their states but for the step, by name, likewise.
         states: the parameters' states: plain dicts, or all of them `ScaledState`.
         step: number of steps made before, 0 where the algorithm does not count; None where it is not to be read.
+        counters: of the steps in the states; none where the algorithm does not count.
         dtype: of the parameters.
         device: of all tensors but the counters of steps.
         native: whether no tensor is of a subclass, which multi-tensor calls and compiled code may not know.
@@ -54,6 +54,7 @@ class Batch:
     slots: dict[str, Tensors]
     states: list[Any]
     step: float | None
+    counters: Tensors
     dtype: torch.dtype
     device: torch.device
     native: bool
@@ -75,15 +76,13 @@ class Batch:
         return wide and self.dense and self.native and "compensation" not in self.slots
 
     def count_step(self) -> None:
-        """Add one to the counters of steps, if the algorithm has them, and drop compensations that are out of use."""
-        held = held_entries(self.states)
+        """Add one to the counters of steps, and drop compensations that are out of use."""
         if "compensation" not in self.slots:
-            for entries in held:
+            for entries in held_entries(self.states):
                 entries.pop("compensation", None)
-        if "step" in held[0]:
-            steps = [entries["step"] for entries in held]
+        if self.counters:
             # a number would be made a tensor for each of them; tensor subclasses know numbers only
-            TORCH._foreach_add_(steps, ONE if type(steps[0]) in NATIVE_TENSOR_TYPES else 1.0)
+            TORCH._foreach_add_(self.counters, ONE if type(self.counters[0]) in NATIVE_TENSOR_TYPES else 1.0)
 
 
 def held_entries(states: Iterable[Any]) -> list[dict[str, Any]]:
@@ -94,7 +93,7 @@ def held_entries(states: Iterable[Any]) -> list[dict[str, Any]]:
 def slot_names(hyper: Hyperparameters, dtype: torch.dtype) -> list[str]:
     """Return the entries of a state that hold a tensor like the parameter."""
     names = [name for name in hyper.algorithm.state_type._fields if name != "step"]
-    compensated = dtype in COMPENSATED if hyper.kahan_sum is None else hyper.kahan_sum
+    compensated = dtype in WIDER if hyper.kahan_sum is None else hyper.kahan_sum
     return [*names, "compensation"] if compensated else names
 
 
@@ -129,7 +128,8 @@ def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hype
         for p, state in zip(owners, states, strict=True):
             init_state(p, state, hyper)
         slots = [[entries[name] for entries in held] for name in names]
-    steps = steps_before(held, hyper)
+    counters = [entries.get("step") for entries in held] if "step" in hyper.algorithm.state_type._fields else []
+    steps = steps_before(counters, hyper) or [0.0] * len(owners)
     columns = [owners, grads, *slots]
     if (
         alike(columns)
@@ -137,17 +137,18 @@ def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hype
         and not (hyper.differentiable or hyper.capturable)
     ):
         named = dict(zip(names, slots, strict=True))
-        return [Batch(owners, grads, named, states, steps[0], dtype, owners[0].device, True, True)]
-    return split(columns, names, states, steps, hyper)
+        return [Batch(owners, grads, named, states, steps[0], counters, dtype, owners[0].device, True, True)]
+    return split(columns, names, states, steps, counters, hyper)
 
 
 def partition(keys: list[list[Any]], columns: list[list[Any]]) -> list[list[list[Any]]]:
     """Split parallel lists, in parts within which each list of keys has one value."""
-    keys = [values for values in keys if len(set(values)) > 1]
-    if not keys:
+    if all(len(set(values)) == 1 for values in keys):
         return [columns]
-    rows = list(zip(*keys, strict=True))
-    return [[list(compress(column, [row == key for row in rows])) for column in columns] for key in dict.fromkeys(rows)]
+    parts: dict[Any, list[Any]] = {}
+    for key, row in zip(zip(*keys, strict=True), zip(*columns, strict=True), strict=True):
+        parts.setdefault(key, []).append(row)
+    return [list(map(list, zip(*rows, strict=True))) for rows in parts.values()]
 
 
 def alike(columns: list[Tensors]) -> bool:
@@ -166,7 +167,12 @@ def alike(columns: list[Tensors]) -> bool:
 
 
 def split(
-    columns: list[Tensors], names: list[str], states: list[Any], steps: list[float | None], hyper: Hyperparameters
+    columns: list[Tensors],
+    names: list[str],
+    states: list[Any],
+    steps: list[float | None],
+    counters: list[Any],
+    hyper: Hyperparameters,
 ) -> list[Batch]:
     """Return the batches of parameters of one dtype, their gradients and slots."""
     owners, dtype = columns[0], columns[0][0].dtype
@@ -179,15 +185,15 @@ def split(
     check_params(columns[0], hyper)
     check_columns(columns, names)
     if dtype.is_complex:
-        columns, dtype = [list(map(torch.view_as_real, column)) for column in columns], dtype.to_real()
+        columns, dtype = [[torch.view_as_real(x.resolve_conj()) for x in c] for c in columns], dtype.to_real()
     dense = [all(same_dense_layout(x, row[0]) for x in row) for row in zip(*columns, strict=True)]
     keys = [list(map(DTYPE, columns[1])), list(map(DEVICE, columns[0])), native, dense, list(map(type, states)), steps]
     batches = []
-    for members, own_steps, own_native, own_dense, params, grads, *slots in partition(
-        keys, [states, steps, native, dense, *columns]
-    ):
-        named, facts = dict(zip(names, slots, strict=True)), (own_native[0], own_dense[0])
-        batches.append(Batch(params, grads, named, members, own_steps[0], dtype, params[0].device, *facts))
+    rows = [states, steps, counters or [None] * len(owners), native, dense, *columns]
+    for members, own_steps, own_counters, own_native, own_dense, params, grads, *slots in partition(keys, rows):
+        named, own_counters = dict(zip(names, slots, strict=True)), own_counters if counters else []
+        facts = own_steps[0], own_counters, dtype, params[0].device, own_native[0], own_dense[0]
+        batches.append(Batch(params, grads, named, members, *facts))
     return batches
 
 
@@ -195,15 +201,12 @@ def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
     """Make the entries that a parameter's state lacks, as before the first step."""
     (held,), algorithm = held_entries([state]), hyper.algorithm
     fields = algorithm.state_type._fields
-    real = torch.view_as_real(p.detach()) if p.is_complex() else p.detach()
     missing = [name for name in fields if name not in held]
     if missing and len(missing) < len(fields):
         raise ValueError(f"Invalid state: {sorted(held)} (expected {missing} too)")
     with torch.inference_mode(False):  # what is made in inference mode could not be written later
         if missing:
-            made = algorithm.init(torch.empty_like(real, dtype=state_dtype(real.dtype)), xp=xp)._asdict()
-            if p.is_complex():
-                made = {name: x if name == "step" else torch.view_as_complex(x) for name, x in made.items()}
+            made = algorithm.init(torch.empty_like(p.detach(), dtype=state_dtype(p.dtype)), xp=xp)._asdict()
             if "step" in made:
                 # where torch keeps it: counting on the device would cost a kernel
                 device = p.device if hyper.capturable else "cpu"
@@ -215,16 +218,19 @@ def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
             held["compensation"] = torch.zeros_like(p, requires_grad=False)
 
 
-def steps_before(held: list[dict[str, Any]], hyper: Hyperparameters) -> list[float | None]:
-    """Return the numbers of steps made before; 0 where the algorithm does not count, None where they are not read."""
-    if "step" not in hyper.algorithm.state_type._fields:
-        return [0.0] * len(held)
-    steps: list[Any] = [entries.get("step") for entries in held]
-    native = set(map(type, steps)) == {Tensor}
+def steps_before(counters: list[Any], hyper: Hyperparameters) -> list[float | None]:
+    """Return the numbers of steps made before; None where they are not read."""
+    native = set(map(type, counters)) <= {Tensor}
     if not native:
-        check_tensors(["step"], [steps])
-    # reading a counter on a device waits for it, and autograd needs no number
-    return list(map(float, steps)) if native and not (hyper.capturable or hyper.differentiable) else [None] * len(steps)
+        check_tensors(["step"], [counters])
+    if not all(map(torch.Tensor.is_floating_point, counters)):
+        raise TypeError("Invalid state: step of an integer dtype (expected a floating-point dtype)")
+    if not native or hyper.capturable or hyper.differentiable:  # reading a counter on a device waits for it
+        return [None] * len(counters)
+    steps = list(map(float, counters))
+    if not all(0.0 <= k < math.inf for k in steps):
+        raise ValueError(f"Invalid state: steps {sorted(set(steps))} (expected finite numbers >= 0)")
+    return steps  # type: ignore[return-value]
 
 
 def placed_like(grad: Any, p: Any) -> Any:
@@ -283,9 +289,8 @@ def check_columns(columns: list[Tensors], names: list[str]) -> None:
         if found.is_complex != dtype.is_complex or not (found.is_complex or found.is_floating_point):
             kind = "complex" if dtype.is_complex else "real floating-point"
             raise TypeError(f"Invalid grad: dtype {found} (expected a {kind} dtype, as the parameter's)")
-    wide = state_dtype(dtype.to_real())
     for name, column in zip(names, slots, strict=True):
-        expected = dtype if name == "compensation" else wide.to_complex() if dtype.is_complex else wide
+        expected = dtype if name == "compensation" else state_dtype(dtype)
         for found in set(map(DTYPE, column)) - {expected}:
             raise TypeError(f"Invalid state: {name} of dtype {found} (expected {expected} beside a {dtype} parameter)")
         check_writable(f"state: {name}", column)

@@ -1,7 +1,7 @@
 """The torch optimizer that runs an algorithm of `inna_core`."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _get_scalar_dtype, _use_grad_for_differentiable
 
 from inna_core.algorithm import Algorithm
-from inna_torch._batch import gather, held_entries
+from inna_torch._batch import gather, held_entries, slot_names
 from inna_torch._hyperparameters import (
     FLAGS,
     Hyperparameters,
@@ -21,8 +21,10 @@ from inna_torch._hyperparameters import (
     validate,
 )
 from inna_torch._scaled_state import ScaledState
-from inna_torch._tensors import TORCH, Tensor, is_expanded, state_dtype
+from inna_torch._tensors import TORCH, WIDER, Tensor, is_expanded, state_dtype
 from inna_torch.paths import fused_sgd, select, single
+
+DTYPES = (*WIDER, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 class Elementwise(Optimizer):
@@ -97,12 +99,13 @@ class Elementwise(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if compiling and getattr(self, "found_inf", None) is None:
             for group in self.param_groups:
                 self._traced_step(group)
-        elif get_eval_frame_callback() is None:
+        elif not compiling and get_eval_frame_callback() is None:
             self._step()
-        else:  # a frame that torch.compile gave up on would have its callees compiled
+        else:  # GradScaler's flags need a decision, and a frame that was given up on would have its callees compiled
             TORCH.compiler.disable(self._step)()
         return loss
 
@@ -111,7 +114,10 @@ class Elementwise(Optimizer):
         for group in self.param_groups:
             hyper = hyperparameters(self.algorithm, group)
             for batch in gather(group["params"], self.state, hyper):
-                steps.append((batch, select.plan(batch, hyper, self._warned)))
+                plan = select.plan(batch, hyper, self._warned)
+                if not hyper.differentiable and torch.is_grad_enabled():  # another group is differentiable
+                    plan = torch.no_grad()(plan)
+                steps.append((batch, plan))
                 if batch.device.type != "cpu":
                     # torch's own, under its newer or older name
                     check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
@@ -162,7 +168,8 @@ class Elementwise(Optimizer):
                 state = dict(self.state[p])
                 (self.state[p],) = held_entries([self.state[p]])
                 fields = self.algorithm.state_type._fields  # type: ignore[attr-defined]
-                row = [p, p.grad, *(state[name] for name in fields), state.get("compensation", p)]
+                compensated = "compensation" in slot_names(hyper, p.dtype)
+                row = [p, p.grad, *(state[name] for name in fields), state["compensation"] if compensated else p]
                 for column, x in zip(columns, row, strict=True):
                     column.append(x)
         return False
@@ -202,12 +209,15 @@ class Elementwise(Optimizer):
         loaded: dict[str, Any] = {}
 
         def restore(_: Any) -> None:
+            # torch casts what it loads to the parameters' dtype and moves counters; a step needs them otherwise
             saved = chain.from_iterable(group["params"] for group in loaded["param_groups"])
             own = ((p, group["capturable"]) for group in self.param_groups for p in group["params"])
             for key, (p, capturable) in zip(saved, own, strict=True):
+                original = loaded["state"].get(key, {})
                 held = held_entries([self.state[p]])[0] if key in loaded["state"] else {}
-                for name in self._restored(p):
-                    if isinstance(value := loaded["state"].get(key, {}).get(name), Tensor):
+                for name in self.algorithm.state_type._fields:  # type: ignore[attr-defined]
+                    if name in original:
+                        value = original[name] if isinstance(original[name], Tensor) else held[name]
                         held[name] = restored(name, value, p, capturable)
 
         # after the pre-hooks of others, and before their post-hooks
@@ -222,12 +232,6 @@ class Elementwise(Optimizer):
             for handle in handles:
                 handle.remove()
 
-    def _restored(self, p: Tensor) -> list[str]:
-        """Return the entries of a state that torch, when it loads them, casts or moves to where ours are not."""
-        fields: Iterable[str] = self.algorithm.state_type._fields  # type: ignore[attr-defined]
-        dtype = p.dtype.to_real()
-        return [name for name in fields if name == "step" or state_dtype(dtype) != dtype]
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Called by `load_state_dict` and by unpickling; raising here leaves everything as it was.
         defaults = {**FLAGS, **state.get("defaults", getattr(self, "defaults", {}))}
@@ -236,29 +240,32 @@ class Elementwise(Optimizer):
             for name, value in {**defaults, **FLAGS}.items():
                 group.setdefault(name, value)
             hyperparameters(self.algorithm, group)
-        for held in state["state"].values():
-            if isinstance(held, dict) and isinstance(held.get("step"), int | float):
-                held["step"] = torch.tensor(float(held["step"]), dtype=_get_scalar_dtype())
+        for held in state["state"].values() if "step" in self.algorithm.state_type._fields else ():  # type: ignore[attr-defined]
+            if isinstance(held, dict) and isinstance(held.get("step"), int | float):  # as in old checkpoints
+                held["step"] = torch.tensor(float(held["step"]), dtype=_get_scalar_dtype(), device="cpu")
         own = {key: self.state_type(held) if isinstance(key, Tensor) else held for key, held in state["state"].items()}
         super().__setstate__({**state, "state": defaultdict(self.state_type, own)})
         self.defaults = defaults
         self._prepare()
 
 
-def restored(name: str, value: Tensor, p: Tensor, capturable: bool) -> Tensor:
+def restored(name: str, value: Any, p: Tensor, capturable: bool) -> Any:
     """Return a copy of a saved entry with the dtype and on the device where a step needs it."""
-    if name == "step":
-        return value.to(device=p.device if capturable else "cpu", copy=True)
-    dtype = state_dtype(p.dtype.to_real())
-    return value.to(device=p.device, dtype=dtype.to_complex() if p.is_complex() else dtype, copy=True)
+    if not isinstance(value, Tensor):
+        return value  # the next step refuses it
+    if name != "step":
+        return value.to(device=p.device, dtype=state_dtype(p.dtype), copy=True)
+    dtype = value.dtype if value.is_floating_point() else _get_scalar_dtype()
+    return value.to(device=p.device if capturable else "cpu", dtype=dtype, copy=True)
 
 
 def check_parameters(params: list[Any], hyper: Hyperparameters) -> None:
     """Refuse parameters that no step could update."""
-    for p in params:
+    positions: dict[int, int] = {}
+    for i, p in enumerate(params):
         if not isinstance(p, Tensor):
             continue  # torch itself refuses it
-        if not (p.is_floating_point() or p.is_complex()):
+        if p.dtype not in DTYPES:
             raise TypeError(
                 f"Invalid params: a tensor of dtype {p.dtype} (expected a real or complex floating-point dtype)"
             )
@@ -267,10 +274,8 @@ def check_parameters(params: list[Any], hyper: Hyperparameters) -> None:
                 f"Invalid fused: True (expected False or None for parameters on {p.device}; torch has the kernels on "
                 f"{', '.join(fused_sgd.DEVICES)})"
             )
-    tensors = [p for p in params if isinstance(p, Tensor)]
-    for i in range(len(tensors)) if len(set(map(id, tensors))) < len(tensors) else ():
-        if any(tensors[i] is other for other in tensors[:i]):
+        if positions.setdefault(id(p), i) != i:
             raise ValueError(
-                f"Invalid params: the tensor at position {i}, of shape {tuple(tensors[i].shape)}, was given before "
-                "(expected each parameter once)"
+                f"Invalid params: the tensor at position {i}, of shape {tuple(p.shape)}, was given before (expected "
+                "each parameter once)"
             )

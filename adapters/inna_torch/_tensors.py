@@ -14,19 +14,20 @@ TORCH: Any = torch
 """torch's multi-tensor and fused functions are public but untyped."""
 
 NATIVE_TENSOR_TYPES = {torch.nn.Parameter, torch.Tensor}
-LOW_PRECISION = (torch.float16, torch.bfloat16)
+WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
+"""Dtypes of too few digits for sums over many steps, and those of their states."""
 
 SMALL_NUMEL = 2**14
 """Elements of a tensor that takes less time to work on than to launch a kernel for."""
-CACHE_BLOCK_NUMEL = 2**17
+CACHE_BLOCK_NUMEL = 2**16
 """Elements of a block whose temporaries stay in a CPU's cache."""
 ACCELERATOR_BLOCK_NUMEL = 2**22
 """Elements of a block on accelerators, which have no large cache but need large tensors to be busy."""
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the state and the arithmetic of parameters of a real dtype."""
-    return torch.float32 if dtype in LOW_PRECISION else dtype
+    """Return the dtype of the state, and of the arithmetic, of parameters of a dtype."""
+    return WIDER.get(dtype, dtype)
 
 
 def local_shard(x: Tensor) -> Tensor:
@@ -51,11 +52,13 @@ def as_flat(x: Tensor) -> Tensor:
     return x if x.ndim == 1 else x.view(-1) if x.is_contiguous() else x.as_strided((x.numel(),), (1,))
 
 
-def blocks(columns: Sequence[Tensors], size: int, *, shared: int, cut: bool = True) -> Iterator[list[Tensors]]:
+def blocks(
+    columns: Sequence[Tensors], size: int, *, shared: int, largest: int | None = None
+) -> Iterator[list[Tensors]]:
     """Cut parallel lists of tensors, dense and alike in memory at each position, into blocks of up to `size` elements.
 
-    A block holds whole tensors of at most `shared` elements each, or a flat view into a larger one, which is not cut if
-    `cut` is False. Tensors without elements are left out.
+    A block holds whole tensors of at most `shared` elements each, or one larger tensor; one of more than `largest`
+    elements (by default `size`) is cut into flat views. Tensors without elements are left out.
     """
     lengths = list(map(torch.Tensor.numel, columns[0]))
     if sum(lengths) <= size and max(lengths) <= shared and min(lengths):
@@ -64,8 +67,8 @@ def blocks(columns: Sequence[Tensors], size: int, *, shared: int, cut: bool = Tr
     open_block: list[int] = []
     room = size
     for i, n in enumerate(lengths):
-        if n > size and cut:
-            length = math.ceil(n / math.ceil(n / size))  # equal pieces, rather than a short rest
+        if n > (largest or size):
+            length = math.ceil(n / math.ceil(n / (largest or size)))  # equal pieces, rather than a short rest
             rows = [as_flat(column[i]).split(length) for column in columns]
             yield from ([[x] for x in piece] for piece in zip(*rows, strict=True))
         elif n > shared:
@@ -86,7 +89,9 @@ def share_memory(tensors: Tensors) -> bool:
     return any(start + size > following for (start, size), (following, _) in pairwise(ranges))
 
 
-def update_in_blocks(update: Callable[[Tensors], Any], columns: Sequence[Tensors], *, cut: bool = True) -> None:
+def update_in_blocks(
+    update: Callable[[Tensors], Any], columns: Sequence[Tensors], *, largest: int | None = None
+) -> None:
     """Update parallel lists of tensors in place, block by block, the small tensors of a block as one.
 
     `update` is given a flat tensor of each column and writes to all but the second, the gradient.
@@ -95,7 +100,7 @@ def update_in_blocks(update: Callable[[Tensors], Any], columns: Sequence[Tensors
     size, shared = (
         (CACHE_BLOCK_NUMEL, SMALL_NUMEL) if on_cpu else (ACCELERATOR_BLOCK_NUMEL, ACCELERATOR_BLOCK_NUMEL // 2)
     )
-    for block in blocks(columns, size, shared=shared, cut=cut):
+    for block in blocks(columns, size, shared=shared, largest=largest):
         views = [list(map(as_flat, column)) for column in block]
         if len(block[0]) == 1 or share_memory(block[0]):
             for row in zip(*views, strict=True):
@@ -107,3 +112,4 @@ def update_in_blocks(update: Callable[[Tensors], Any], columns: Sequence[Tensors
         for i in range(len(views)):
             if i != 1:
                 TORCH._foreach_copy_(views[i], flat[i].split_with_sizes(lengths))
+        del flat  # before the next block is copied

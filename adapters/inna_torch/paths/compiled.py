@@ -1,6 +1,7 @@
 """The core's own update, compiled by inductor into one loop over memory, once for tensors of all lengths."""
 
 import functools
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,9 @@ from inna_torch.paths.single import THETA, next_values, rounded_by_bits
 TRACED_NUMEL = 2**20
 """Elements of the tensors that are traced: inductor lets a CPU's threads share loops that it expects to be long."""
 
+LOCK = threading.Lock()
+"""Inductor compiles in one thread at a time."""
+
 
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path does not apply.
@@ -25,21 +29,22 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """
     if not (hyper.compiled and hyper.on_host and batch.native and batch.dense) or batch.step is None:
         return None
-    update = compiled_update(
-        type(hyper.algorithm),
-        tuple(batch.slots),
-        batch.dtype,
-        batch.grads[0].dtype,
-        batch.device,
-        hyper.published_decay,
-        hyper.maximize,
-        torch.get_num_threads(),
-    )
+    with LOCK:
+        update = compiled_update(
+            type(hyper.algorithm),
+            tuple(batch.slots),
+            batch.dtype,
+            batch.grads[0].dtype,
+            batch.device,
+            hyper.published_decay,
+            hyper.maximize,
+            torch.get_num_threads(),
+        )
     # data in double precision, whatever the arrays': other numbers need no other code
     numbers = torch.tensor([batch.step, *hyper.numbers()], dtype=torch.float64, device=batch.device)
 
     def run() -> None:
-        update_in_blocks(lambda row: update(numbers, *row), batch.columns, cut=False)
+        update_in_blocks(lambda row: update(numbers, *row), batch.columns, largest=2**30)
 
     return run
 

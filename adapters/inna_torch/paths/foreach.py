@@ -10,7 +10,7 @@ from typing import Any
 import inna_core
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import ACCELERATOR_BLOCK_NUMEL, LOW_PRECISION, TORCH, Tensors, blocks, update_in_blocks
+from inna_torch._tensors import ACCELERATOR_BLOCK_NUMEL, TORCH, WIDER, Tensors, blocks, update_in_blocks
 
 
 def inna(hyper: Hyperparameters, step: float, theta: Tensors, g: Tensors, v: Tensors) -> None:
@@ -60,7 +60,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     function: Any = FUNCTIONS.get(type(hyper.algorithm))
     if function is None or not hyper.on_host or "compensation" in batch.slots or batch.step is None:
         return None
-    if not batch.native or batch.dtype in LOW_PRECISION or batch.dtype != batch.grads[0].dtype:
+    if not batch.native or batch.dtype in WIDER or batch.dtype != batch.grads[0].dtype:
         return None
     step, columns = batch.step, batch.columns
     if len(batch.slots) == 1:  # no temporaries
@@ -69,7 +69,8 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
         return lambda: update_in_blocks(lambda row: function(hyper, step, *([x] for x in row)), columns)
 
     def run() -> None:
-        for block in blocks(columns, ACCELERATOR_BLOCK_NUMEL, shared=ACCELERATOR_BLOCK_NUMEL, cut=False):
+        size = ACCELERATOR_BLOCK_NUMEL
+        for block in blocks(columns, size, shared=size, largest=2**62):
             function(hyper, step, *block)
 
     return run

@@ -1,5 +1,6 @@
 """The order in which the paths are asked for a step."""
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from inna_torch.paths import compiled, foreach, fused_adamw, fused_sgd, single
 FUSED: dict[type, ModuleType] = {inna_core.INNA: fused_sgd, inna_core.INNAprop: fused_adamw}
 """The fused path of an algorithm, if torch has kernels that make its step."""
 
-LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+LIBRARIES = tuple(str(path) + os.sep for path in (Path(torch.__file__).parent, Path(__file__).parent.parent))
 
 
 def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[], None]:

@@ -15,7 +15,7 @@ from inna_core.compensation import compensated_increment
 from inna_core.weight_decay import update_with_decay
 from inna_torch._batch import Batch, held_entries
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import LOW_PRECISION, Tensor, Tensors, state_dtype, update_in_blocks
+from inna_torch._tensors import WIDER, Tensor, Tensors, state_dtype, update_in_blocks
 
 THETA = "theta"
 
@@ -66,7 +66,7 @@ def rounded_by_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
 
     Inductor drops a cast to the dtype and back, and with it the rounding.
     """
-    if dtype not in LOW_PRECISION:
+    if dtype not in WIDER:
         return x
     dropped = 16 if dtype == torch.bfloat16 else 13  # bits of the fraction that the dtype does not have
     bits = x.view(torch.int32)
@@ -87,7 +87,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None]:
     if hyper.differentiable:
         return partial(differentiable_step, batch, hyper)
     if batch.native and batch.dense and batch.step is not None:
-        k = torch.tensor(batch.step, device="cpu")
+        k = torch.tensor(batch.step, dtype=torch.float64, device="cpu")
 
         def update(row: Tensors) -> None:
             update_in_place(hyper, row[0], row[1], {**dict(zip(names, row[2:], strict=True)), "step": k})
@@ -96,7 +96,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None]:
 
     def run() -> None:
         for held, p, g, *slots in zip(held_entries(batch.states), *batch.columns, strict=True):
-            k = held.get("step") if batch.step is None else torch.tensor(batch.step, device="cpu")
+            k = held.get("step") if batch.step is None else torch.tensor(batch.step, dtype=torch.float64, device="cpu")
             update_in_place(hyper, p, g, {**dict(zip(names, slots, strict=True)), "step": k})
 
     return run
