@@ -128,7 +128,8 @@ def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hype
         for p, state in zip(owners, states, strict=True):
             init_state(p, state, hyper)
         slots = [[entries[name] for entries in held] for name in names]
-    counters = [entries.get("step") for entries in held] if "step" in hyper.algorithm.state_type._fields else []
+    counts = "step" in hyper.algorithm.state_type._fields
+    counters: list[Any] = [entries.get("step") for entries in held] if counts else []
     steps = steps_before(counters, hyper) or [0.0] * len(owners)
     columns = [owners, grads, *slots]
     if (

@@ -151,5 +151,5 @@ def test_conjugated_gradients_count_as_their_values(optimizer: Any) -> None:
 
 
 def test_parameters_of_eight_bits_are_refused() -> None:
-    with pytest.raises(TypeError, match="Invalid params: a tensor of dtype torch.float8_e5m2"):
+    with pytest.raises(TypeError, match=r"Invalid params: a tensor of dtype torch\.float8_e5m2"):
         inna_torch.INNA([torch.zeros(3, dtype=torch.float8_e5m2)])
