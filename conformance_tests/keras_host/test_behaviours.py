@@ -11,6 +11,7 @@ import pytest
 from conformance_tests.backend_process import Worker
 from conformance_tests.matrix.cases import EPS, representable
 from conformance_tests.matrix.table import BY_NAME
+from conformance_tests.tiers import nightly_but
 
 if importlib.util.find_spec("keras") is None:
     pytest.skip("Keras is not installed", allow_module_level=True)
@@ -60,7 +61,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @each_optimizer
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", nightly_but(["traced", "jit"], WAYS))
 def test_fit_makes_the_steps_of_a_loop(name: str, way: str, backend: str, call: Any) -> None:
     if (backend, way) == ("torch", "steps_per_execution"):
         pytest.skip("Keras on torch executes one step at a time")

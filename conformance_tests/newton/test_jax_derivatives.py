@@ -86,7 +86,7 @@ def jax_summary(network: str, unrolled: int, jit: bool, order: int) -> list[np.n
     return [np.asarray(a) for a in found]
 
 
-@pytest.mark.parametrize("network", ["mlp", "cnn"])
+@pytest.mark.parametrize("network", nightly_but(["mlp"], ["mlp", "cnn"]))
 @pytest.mark.parametrize("unrolled", [0, 32])
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("order", [2, 3])

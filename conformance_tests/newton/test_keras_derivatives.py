@@ -18,7 +18,7 @@ JAX (tanh), whatever floatx and the policy say, see the test below: what is comp
 derivative is wrong by more than 1e-2."""
 
 
-@pytest.mark.parametrize("network", ["mlp", "cnn"])
+@pytest.mark.parametrize("network", nightly_but(["mlp"], ["mlp", "cnn"]))
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("order", [2, 3])
 def test_networks_agree_with_torch(network: str, backend: str, order: int, workers: Any) -> None:

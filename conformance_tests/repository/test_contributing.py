@@ -33,10 +33,8 @@ def applied(text: str, how: str, code: str) -> str:
     return f"{rows}\n{code.rstrip()},{end}{rest}"
 
 
-@pytest.mark.parametrize(
-    "tier",
-    ["fast", pytest.param("not fast and not nightly and not gpu", marks=pytest.mark.nightly)],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("tier", ["fast", "not fast and not nightly and not gpu"])
 def test_heavy_ball_passes_on_every_host(tier: str, tmp_path: Path) -> None:
     if not PAGE.exists():
         pytest.skip("the docs are not here")

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import inna_torch  # noqa: E402
+from conformance_tests.tiers import nightly_but  # noqa: E402
 from conformance_tests.torch_host.rows import COMPILES, OPTIMIZERS, counted_calls, difference, parameters, set_gradients  # noqa: E402
 
 EACH = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
@@ -68,7 +69,7 @@ def test_compiled_steps_equal_plain_ones_without_recompiling(optimizer: Any) -> 
 
 @COMPILES
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own imports
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", nightly_but(["bfloat16"], ["float32", "bfloat16", "float16"]))
 @EACH
 def test_steps_through_inductor_equal_plain_ones(optimizer: Any, dtype: str) -> None:
     """Compiled as users compile, down to machine code, which keeps the roundings that compensated sums need."""
@@ -156,7 +157,7 @@ TRACED: dict[str, tuple[dict[str, Any], int]] = {
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Profiler record function")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", nightly_but(["float32"], ["float32", "bfloat16"]))
 @pytest.mark.parametrize("fullgraph", [False, True])
 @pytest.mark.parametrize("row", TRACED)
 @EACH

@@ -53,7 +53,9 @@ ROWS = {
     "compensated": Row(flags={"kahan_sum": True}),
     "compiled, bfloat16, INNA": Row(inna_torch.INNA, COMPILED, dtype=torch.bfloat16, bound=2.0**-15),
 }
-EACH = pytest.mark.parametrize("name", [pytest.param(x, marks=[COMPILES] if "compiled" in x else []) for x in ROWS])
+EACH = pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=[COMPILES, pytest.mark.nightly] if "compiled" in x else []) for x in ROWS]
+)
 
 
 @pytest.fixture
