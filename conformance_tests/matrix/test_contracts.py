@@ -124,7 +124,7 @@ def test_save_and_resume_continues_bitwise(host: Host, case: Case, dtype: str, o
 REFUSED = [
     row(
         host,
-        algorithm.default,
+        algorithm.case_with(refusal.argument),
         refusal,
         id=f"{algorithm.name}-{refusal.id}",
         tier=tier_of_refusal(host, refusal, algorithm.refusals),
