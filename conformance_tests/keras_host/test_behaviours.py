@@ -328,3 +328,16 @@ def test_rounding_on_the_bits_is_what_a_cast_does(dtype: str, call: Any) -> None
     """For every narrow number, its neighbours in float32, the points halfway, infinities and NaNs."""
     got, want = call("rounding", dtype)
     assert np.array_equal(got, want, equal_nan=True)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_leads_1_and_1_plus_momentum_are_the_heavy_ball_and_nesterovs_of_sgd(call: Any, nesterov: bool) -> None:
+    got, want = call("nesterov_steps", nesterov)
+    assert difference(got, want) <= ROUNDING
+
+
+@each_damped_optimizer
+def test_momentum_and_lead_are_configured_and_set(call: Any, name: str) -> None:
+    found, error = call("momentum_in_config", name)
+    assert found == (0.8, 3.0, None)
+    assert "Invalid alpha: 0.5 (expected None where momentum is given)" in error
