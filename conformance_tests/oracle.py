@@ -66,20 +66,20 @@ def scaled_gradient(g: Any, s: Any, k: int, sigma: Any, eps: Any) -> tuple[Any, 
 
 
 def papers_terms(hyper: Arrays, lr: Any, unit: Any) -> tuple[Any, Any, Any]:
-    """Return gamma, alpha and beta; where momentum and lead are given, as they follow from them and gamma^2 = lr unit.
-
-    At lr = 0 alpha is infinite: the limit from above is taken, to 20 digits.
-    """
+    """Return gamma, alpha and beta; where momentum and lead are given, as they follow from them and gamma^2 = lr unit."""
     if "momentum" not in hyper:
         return lr, hyper["alpha"], hyper["beta"]
     m = hyper["momentum"]
-    gamma = mpmath.sqrt(max(lr, mpmath.mpf("1e-40")) * unit)
+    gamma = mpmath.sqrt(lr * unit)
     return gamma, (1 - m) / gamma, hyper.get("lead", 1 + m) * gamma
 
 
 def inna_step(hyper: Arrays, lr: Any, g: Any, theta: Any, state: Arrays, k: int, unit: Any = 1) -> Step:
     """INNA's step, through psi and back."""
-    (gamma, alpha, beta), v = papers_terms(hyper, lr, unit), state["velocity"]
+    v = state["velocity"]
+    if "momentum" in hyper and lr == 0:  # alpha is infinite; in the limit alpha gamma = 1 - m, and all else vanishes
+        return summed(theta=(theta,), velocity=(hyper["momentum"] * v,))
+    gamma, alpha, beta = papers_terms(hyper, lr, unit)
     theta_next, psi_next = inna(g, theta, psi_of(theta, v, alpha, beta), gamma, alpha, beta)
     scales = {
         "theta": largest(theta, gamma * v, gamma * beta * g),
