@@ -77,15 +77,13 @@ def largest_stable_lr(
         >>> round(largest_stable_lr(100.0, momentum=0.9, lead=1.0), 6)  # the heavy ball's 2 (1 + m) / h
         0.038
     """
-    h, inna = checked_number("sharpness", sharpness, positive=True), INNA(alpha, beta, momentum, lead)
-    if inna.momentum is not None:
-        lead = inna.coefficients(1.0).beta  # at gamma = 1
-        # the limits at the top with gamma^2 = eta, alpha gamma = 1 - m and beta = l gamma
-        limits = [(1 - inna.momentum) / h / (1 - lead)] if lead < 1 else []
-        if lead > 0.5:
-            limits.append(2 * (1 + inna.momentum) / h / (2 * lead - 1))
-        return min(limits)
-    alpha, beta = inna.alpha, inna.beta
+    h, by = checked_number("sharpness", sharpness, positive=True), INNA(alpha, beta, momentum, lead).coefficients(1.0)
+    if momentum is None:
+        return stable_with_dampings(h, by.alpha, by.beta)
+    return stable_with_momentum(h, forget=by.alpha_gamma, lead=by.beta)
+
+
+def stable_with_dampings(h: float, alpha: float, beta: float) -> float:
     limits = [beta + alpha / h]
     if alpha > 0:
         limits.append(2 / alpha)
@@ -94,4 +92,12 @@ def largest_stable_lr(
     discriminant = 1 - 4 * h / half / half  # over half^2, which might overflow
     if discriminant >= 0:
         limits.append(4 / half / (1 + math.sqrt(discriminant)))
+    return min(limits)
+
+
+def stable_with_momentum(h: float, forget: float, lead: float) -> float:
+    # the limits at the top with gamma^2 = eta, alpha gamma = 1 - m = forget and beta = lead gamma
+    limits = [forget / h / (1 - lead)] if lead < 1 else []
+    if lead > 0.5:
+        limits.append(2 * (2 - forget) / h / (2 * lead - 1))
     return min(limits)
