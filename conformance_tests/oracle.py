@@ -66,7 +66,7 @@ def scaled_gradient(g: Any, s: Any, k: int, sigma: Any, eps: Any) -> tuple[Any, 
 
 
 def papers_terms(hyper: Arrays, lr: Any, unit: Any) -> tuple[Any, Any, Any]:
-    """Return gamma, alpha and beta; where momentum and lead are given, as they follow from them and gamma^2 = lr unit."""
+    """Return gamma, alpha and beta, which follow from gamma^2 = lr unit where momentum and lead are given."""
     if "momentum" not in hyper:
         return lr, hyper["alpha"], hyper["beta"]
     m = hyper["momentum"]

@@ -11,8 +11,14 @@ given as for SGD or AdamW, with their learning rate eta, and the dampings follow
 so that alpha beta = (1 - m) l. At a constant eta INNA with l = 1 or 1 + m makes exactly the steps of
 ``torch.optim.SGD`` and ``optax.sgd``. INNAprop differs from AdamW in that the first moment averages gradients that are
 scaled already, and has no bias correction. A schedule of eta leaves m and l alone, while one of gamma with fixed alpha
-and beta changes both. The lead is how much stronger a gradient acts at once than a step later, up to the factor
-1 - (1 - m) l of the latter: Newtonian damping in units of the step size.
+and beta changes both.
+
+What the lead does is seen in the steps d_k = theta_{k+1} - theta_k. At a constant eta INNA's are
+
+    d_{k+1} = m d_k - eta g_{k+1} - (l - 1) eta (g_{k+1} - g_k)
+
+and INNAprop's likewise with (1 - m) eta q for eta g. The difference of the gradients is about the Hessian times d_k, so
+the last term is the Newtonian damping, beyond what the plain discretization of the heavy ball contains.
 
 alpha is infinite at eta = 0, where warm-ups start and schedules end, but its products with gamma and beta are not. So
 the equations are written with those. Weight decay takes lr times its rate in both parametrizations, so with m and l it

@@ -106,6 +106,20 @@ def test_psi_of_a_run_with_momentum_follows_from_its_coefficients() -> None:
     assert np.allclose(psi_from_velocity(state.velocity, theta, alpha=by.alpha, beta=by.beta), psi, rtol=1e-13, atol=0)
 
 
+@pytest.mark.parametrize("lead", [0.5, 1.0, 1.75, 3.0])
+def test_the_lead_weighs_the_change_of_the_gradient(lead: float) -> None:
+    m, eta, grads = 0.75, 0.04, random_arrays(0, ((6,),) * 12)
+    inna, theta = inna_core.INNA(momentum=m, lead=lead), np.zeros(6)
+    state, steps = inna.init(theta), []
+    for g in grads:
+        delta, state = inna.update(g, state, theta, eta)
+        steps.append(delta)
+    assert np.allclose(steps[0], -lead * eta * grads[0], rtol=1e-14, atol=0)
+    for k in range(11):
+        want = m * steps[k] - eta * grads[k + 1] - (lead - 1) * eta * (grads[k + 1] - grads[k])
+        assert np.allclose(steps[k + 1], want, rtol=0, atol=1e-15)
+
+
 def test_newton_steps_refuse_a_direction_given_by_momentum() -> None:
     with pytest.raises(ValueError, match="Invalid algorithm: INNA"):
         checked_algorithm(inna_core.INNA(momentum=0.9))
