@@ -16,6 +16,9 @@ from conformance_tests.matrix.cases import Case, Refusal
 from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.table import BY_NAME
 
+PROCESSES = "processes"
+"""The group of all tests that have processes of their own started: many compare backends, so one worker has them all."""
+
 FULL_REFUSALS = "numpy"
 """The host on which the core refuses every value of every argument."""
 
@@ -37,10 +40,8 @@ def row(host: Host, *values: Any, id: str = "", tier: str = "default") -> Any:
 
 
 def group_of(host: Host) -> str:
-    """Return the name of what shares a process: a backend is started, and a compiler warmed up, on one worker alone."""
-    if "keras" in host.packages:
-        return f"keras-{host.packages[-1]}"
-    return "-".join([*host.packages, *(["compiled"] if host.compiler else []), *(["devices"] if host.env else [])])
+    """Return the name of what one worker runs, so that a backend is started, and a compiler warmed up, once."""
+    return PROCESSES if host.env else "-".join([*host.packages, *(["compiled"] if host.compiler else [])])
 
 
 def tier_of_case(host: Host, case: Case, dtype: str) -> str:
