@@ -10,7 +10,7 @@ import pytest
 
 from conformance_tests.backend_process import Worker
 from conformance_tests.matrix.cases import EPS, representable
-from conformance_tests.matrix.table import BY_NAME
+from conformance_tests.matrix.table import ALGORITHMS, BY_NAME
 from conformance_tests.tiers import nightly_but
 
 if importlib.util.find_spec("keras") is None:
@@ -30,17 +30,21 @@ def skip_without(backend: str) -> None:
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    skip_without(request.param)
     return request.param
 
 
 @pytest.fixture
 def call(backend: str, workers: Any) -> Any:
+    skip_without(backend)
     worker: Worker = workers({"KERAS_BACKEND": backend})
     return lambda function, *arguments: worker.call(f"conformance_tests.keras_host.scenarios:{function}", *arguments)
 
 
 each_optimizer = pytest.mark.parametrize("name", BY_NAME)
+FULLEST = max(ALGORITHMS, key=lambda algorithm: len(algorithm.state)).name
+"""The algorithm with the largest state: where Keras compiles for each row, the others' rows are nightly."""
+
+each_optimizer_nightly = pytest.mark.parametrize("name", nightly_but([FULLEST], BY_NAME))
 each_damped_optimizer = pytest.mark.parametrize("name", [name for name in BY_NAME if "alpha" in BY_NAME[name].hyper])
 
 
@@ -59,13 +63,23 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """By name: arguments of `compile`."""
 
+COMPILED_ON_TORCH = ("torch", "jit")
+"""Keras hands this to torch.compile, which takes longer than all other ways together."""
+
+
+def ways_of_fitting() -> list[Any]:
+    """Return (backend, way), nightly but what Keras itself chooses, and XLA."""
+    pairs = [(backend, way) for backend in BACKENDS for way in WAYS]
+    kept = [pair for pair in pairs if pair[1] in ("traced", "jit") and pair != COMPILED_ON_TORCH]
+    return [pytest.param(*pair, marks=[] if pair in kept else [pytest.mark.nightly]) for pair in pairs]
+
 
 @each_optimizer
-@pytest.mark.parametrize("way", nightly_but(["traced", "jit"], WAYS))
+@pytest.mark.parametrize(("backend", "way"), ways_of_fitting())
 def test_fit_makes_the_steps_of_a_loop(name: str, way: str, backend: str, call: Any) -> None:
     if (backend, way) == ("torch", "steps_per_execution"):
         pytest.skip("Keras on torch executes one step at a time")
-    if (backend, way) == ("torch", "jit") and not any(
+    if (backend, way) == COMPILED_ON_TORCH and not any(
         map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "g++")))
     ):
         pytest.skip("Keras on torch hands jit_compile to torch.compile, which finds no C++ compiler here")
@@ -93,7 +107,7 @@ def test_configs_make_the_same_optimizer(name: str, call: Any) -> None:
     assert difference(found["got"], found["want"]) == 0.0
 
 
-@each_optimizer
+@each_optimizer_nightly
 @pytest.mark.parametrize("loader", BACKENDS)
 def test_a_saved_model_goes_on_under_any_backend(
     name: str, loader: str, call: Any, workers: Any, tmp_path: Any
@@ -105,7 +119,7 @@ def test_a_saved_model_goes_on_under_any_backend(
     assert difference(got, want) <= ROUNDING
 
 
-@each_optimizer
+@each_optimizer_nightly
 def test_a_saved_bfloat16_model_keeps_its_float32_state(name: str, call: Any, tmp_path: Any) -> None:
     found = call("narrow_model_round_trip", name, str(tmp_path / "model.keras"))
     assert found["dtypes"] == found["want_dtypes"]
@@ -250,7 +264,7 @@ EMBEDDINGS: dict[str, tuple[dict[str, Any], str]] = {
 """By name: arguments of the optimizer, and the dtype policy."""
 
 
-@each_optimizer
+@each_optimizer_nightly
 @pytest.mark.parametrize("way", EMBEDDINGS)
 def test_an_embedding_moves_as_a_matrix_does(name: str, way: str, call: Any) -> None:
     options, dtype_policy = EMBEDDINGS[way]
@@ -269,7 +283,7 @@ POLICIES = {
 """By policy: dtypes of the variables and of the state."""
 
 
-@each_optimizer
+@each_optimizer_nightly
 @pytest.mark.parametrize("dtype_policy", POLICIES)
 def test_dtype_policies(name: str, dtype_policy: str, call: Any) -> None:
     found = call("policy", name, dtype_policy)

@@ -17,7 +17,7 @@ from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.table import BY_NAME
 
 PROCESSES = "processes"
-"""The group of all tests that have processes of their own started: many compare backends, so one worker has them all."""
+"""The group of all tests that have processes started; many compare backends, so one worker has them all."""
 
 FULL_REFUSALS = "numpy"
 """The host on which the core refuses every value of every argument."""

@@ -94,7 +94,7 @@ def test_two_tiers_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_group_runs_on_one_worker(tmp_path: Path) -> None:
-    """Pytest and pytest-xdist agree on what a group is; where they do not, nothing fails but all takes twice as long."""
+    """Pytest and pytest-xdist agree on what a group is; where they do not, nothing fails, but all takes longer."""
     (tmp_path / "test_file.py").write_text(GROUPS, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadgroup"]
     subprocess.run([*command, "test_file.py"], cwd=tmp_path, capture_output=True, check=True)
