@@ -10,7 +10,8 @@ import pytest
 
 from conformance_tests.backend_process import Worker
 from conformance_tests.matrix.cases import EPS, representable
-from conformance_tests.matrix.table import ALGORITHMS, BY_NAME
+from conformance_tests.matrix.rows import FULLEST
+from conformance_tests.matrix.table import BY_NAME
 from conformance_tests.tiers import nightly_but
 
 if importlib.util.find_spec("keras") is None:
@@ -41,10 +42,7 @@ def call(backend: str, workers: Any) -> Any:
 
 
 each_optimizer = pytest.mark.parametrize("name", BY_NAME)
-FULLEST = max(ALGORITHMS, key=lambda algorithm: len(algorithm.state)).name
-"""The algorithm with the largest state: where Keras compiles for each row, the others' rows are nightly."""
-
-each_optimizer_nightly = pytest.mark.parametrize("name", nightly_but([FULLEST], BY_NAME))
+each_optimizer_nightly = pytest.mark.parametrize("name", nightly_but([FULLEST.name], BY_NAME))
 each_damped_optimizer = pytest.mark.parametrize("name", [name for name in BY_NAME if "alpha" in BY_NAME[name].hyper])
 
 
@@ -260,9 +258,18 @@ EMBEDDINGS: dict[str, tuple[dict[str, Any], str]] = {
 }
 """By name: arguments of the optimizer, and the dtype policy."""
 
+DENSE = ("plain", "LossScaleOptimizer")
+"""What the default tier has of these where gradients of embeddings are dense, as those of a matrix are."""
+
+
+def ways_of_embedding() -> list[Any]:
+    pairs = [(backend, way) for backend in BACKENDS for way in EMBEDDINGS]
+    kept = [(backend, way) for backend, way in pairs if backend == "tensorflow" or way in DENSE]
+    return [pytest.param(*pair, marks=[] if pair in kept else [pytest.mark.nightly]) for pair in pairs]
+
 
 @each_optimizer_nightly
-@pytest.mark.parametrize("way", EMBEDDINGS)
+@pytest.mark.parametrize(("backend", "way"), ways_of_embedding())
 def test_an_embedding_moves_as_a_matrix_does(name: str, way: str, call: Any) -> None:
     options, dtype_policy = EMBEDDINGS[way]
     found = call("embedding_model", name, options, dtype_policy)
