@@ -101,8 +101,8 @@ def test_dtype_shape_device_and_namespace_are_kept(host: Host, case: Case, dtype
         row(host, case, dtype, id=f"{case.algorithm}-{dtype}", tier=tier_of_property(host, dtype))
         for host in HOSTS
         for case in DEFAULTS
-        # the widest dtype, and those whose state is wider and has a compensation
-        for dtype in (host.wide, *host.state_dtypes)
+        # the widest dtype, and the narrowest or all whose state is wider and has a compensation
+        for dtype in dict.fromkeys((host.wide, *(host.state_dtypes or [host.narrow])))
     ],
 )
 def test_save_and_resume_continues_bitwise(host: Host, case: Case, dtype: str, open_run: Any, tmp_path: Any) -> None:

@@ -19,7 +19,7 @@ DTYPE = "bfloat16"
 ROWS = [row(host) for host in HOSTS if DTYPE in host.state_dtypes]
 TIERS_OF_STEPS = {300: "default", 2000: "nightly"}
 """By number of steps; without compensation the error is 100 and 300 times that of one rounding."""
-SAME_STEPS, SAME_SIZE = 200, 2048
+SAME_STEPS, SAME_SIZE = 100, 2048
 
 
 @cache
