@@ -28,7 +28,8 @@ SINGLETONS = Subproblem(
 )
 
 
-@pytest.mark.parametrize("framework", nightly_but(set(FRAMEWORKS) - {"jit"}, FRAMEWORKS))
+# JAX compiles each size anew, and is held against NumPy below
+@pytest.mark.parametrize("framework", nightly_but(["numpy", "strict", "torch"], FRAMEWORKS))
 def test_step_sizes_of_the_hand_computed_example(framework: str) -> None:
     """L = (t1^2 + 2 t2^2)/2 + t1 t2 t3 + t3^3/6 at (1, 2, 3), along its gradient, in two groups, one, and three."""
     make, solve = FRAMEWORKS[framework]()
