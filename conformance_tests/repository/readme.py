@@ -1,17 +1,21 @@
-"""README's examples, to be run as they are written."""
+"""The examples of README and of docs/momentum.md, to be run as they are written."""
 
 import contextlib
 import re
 import tempfile
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+BLOCKS = [
+    block
+    for page in ("README.md", "docs/momentum.md")
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+]
 
 
 def examples(module: str) -> list[str]:
     """Return the examples that import from a module."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    return [block for block in blocks if f"from {module} import" in block]
+    return [block for block in BLOCKS if re.search(rf"^(from|import) {module}\b", block, re.MULTILINE)]
 
 
 def run(module: str) -> None:
