@@ -1,5 +1,7 @@
 """Summaries in Keras: against difference quotients for every layer, against torch, and what they leave alone."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -67,15 +69,20 @@ def test_layers_agree_with_difference_quotients(layer: str, workers: Any) -> Non
     assert max(errors) <= 1e-8
 
 
+@pytest.fixture(scope="module")
+def on_tensorflow(workers: Any) -> Callable[[str], Any]:
+    """Summaries of networks with a layer, on TensorFlow, for both other backends."""
+    return cache(lambda layer: workers({"KERAS_BACKEND": "tensorflow"}).call(f"{SCENARIOS}:layer_summary", layer))
+
+
 @pytest.mark.parametrize("layer", nightly_but(ON_ALL_BACKENDS, KERAS_LAYERS))
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_layers_agree_on_all_backends(backend: str, layer: str, workers: Any) -> None:
+def test_layers_agree_on_all_backends(backend: str, layer: str, workers: Any, on_tensorflow: Any) -> None:
     skip_without("keras", "tensorflow", backend)
     if (backend, layer) == ("jax", "SimpleRNN"):
         pytest.skip("Keras' SimpleRNN cannot be called in float64 on JAX: its tanh returns float32 inside a scan")
-    name = f"{SCENARIOS}:layer_summary"
-    got, want = (workers({"KERAS_BACKEND": b}).call(name, layer) for b in (backend, "tensorflow"))
-    assert closeness(got, want) <= KERAS_PRECISION[backend]
+    got = workers({"KERAS_BACKEND": backend}).call(f"{SCENARIOS}:layer_summary", layer)
+    assert closeness(got, on_tensorflow(layer)) <= KERAS_PRECISION[backend]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
