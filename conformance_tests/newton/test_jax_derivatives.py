@@ -18,6 +18,9 @@ from conformance_tests.newton.networks import (
 )
 from conformance_tests.tiers import nightly_but
 
+# long, so on the worker that begins with the matrix' rows of optax
+pytestmark = pytest.mark.xdist_group("optax")
+
 
 @pytest.fixture
 def jax_on_cpu() -> Iterator[None]:

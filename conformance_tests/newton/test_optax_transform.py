@@ -10,6 +10,9 @@ from conformance_tests.newton.networks import jax_loss, problem, skip_without, t
 from conformance_tests.newton.torch_networks import ALGORITHMS, torch_steps
 from inna_core import INNA, StepSizes, Summary
 
+# long, so on the worker that begins with the matrix' rows of optax
+pytestmark = pytest.mark.xdist_group("optax")
+
 
 def from_the_third_step(step: Any) -> Any:
     return 1.0 * (step >= 2)

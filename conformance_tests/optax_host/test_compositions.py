@@ -18,6 +18,9 @@ from conformance_tests.optax_host import scenarios as rows  # noqa: E402
 from conformance_tests.optax_host.scenarios import N_STEPS, RUNS, TRANSFORMS, gradients, largest_difference, make, tree  # noqa: E402
 from inna_core.schedules import PowerDecay  # noqa: E402
 
+# long, so on the worker that begins with the matrix' rows of optax
+pytestmark = pytest.mark.xdist_group("optax")
+
 ROUNDING = 1e-13
 """A few float64 steps in another order of operations; a wrong step is off by 1e-2 here."""
 
