@@ -72,7 +72,7 @@ def ways_of_fitting() -> list[Any]:
     return [pytest.param(*pair, marks=[] if pair in kept else [pytest.mark.nightly]) for pair in pairs]
 
 
-@each_optimizer
+@each_optimizer_nightly
 @pytest.mark.parametrize(("backend", "way"), ways_of_fitting())
 def test_fit_makes_the_steps_of_a_loop(name: str, way: str, backend: str, call: Any) -> None:
     if (backend, way) == ("torch", "steps_per_execution"):

@@ -65,6 +65,12 @@ def tier_of_property(host: Host, dtype: str | None = None) -> str:
     return "fast" if dtype in (None, host.wide) else "default"
 
 
+def tier_of_dtype(host: Host, case: Case, dtype: str) -> str:
+    """Return the tier of a property that each dtype and algorithm has: smaller states have it in fewer dtypes."""
+    few = () if host.compiled else (host.wide, host.narrow)
+    return tier_of_property(host, dtype) if case == FULLEST.default or dtype in few else "nightly"
+
+
 def tier_of_refusal(host: Host, refusal: Refusal, refusals: tuple[Refusal, ...]) -> str:
     """Return the tier: on NumPy all values are fast, elsewhere one of each kind of error, and the rest are nightly."""
     if host.name == FULL_REFUSALS:

@@ -9,7 +9,7 @@ import pytest
 from conformance_tests.matrix.cases import Case, Refusal, Setup, random_arrays
 from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.hosts.run import Snapshot
-from conformance_tests.matrix.rows import FULLEST, row, tier_of_property, tier_of_refusal
+from conformance_tests.matrix.rows import FULLEST, row, tier_of_dtype, tier_of_property, tier_of_refusal
 from conformance_tests.matrix.table import ALGORITHMS, DEFAULTS, HOSTS
 
 
@@ -25,12 +25,6 @@ def rows(chosen: Callable[[Host], bool] = lambda host: True, compiled: Collectio
 
 
 ROWS = rows()
-
-
-def tier_of_dtype(host: Host, case: Case, dtype: str) -> str:
-    """Return the tier of a property that each dtype and algorithm has: smaller states have it in fewer dtypes."""
-    few = () if host.compiled else (host.wide, host.narrow)
-    return tier_of_property(host, dtype) if case == FULLEST.default or dtype in few else "nightly"
 
 
 def identical(a: Snapshot, b: Snapshot) -> bool:

@@ -57,7 +57,7 @@ ONE_OF_EACH_KIND = (
     *("Conv2D", "Embedding", "MaxPooling2D", "LayerNormalization", "BatchNormalization", "GroupNormalization"),
     *("BatchNormalization, second axis", "nested layers", "moments of one's own", "softmax"),
 )
-ON_ALL_BACKENDS = ("BatchNormalization", "nested layers")
+ON_ALL_BACKENDS = ("BatchNormalization",)
 """Of the layers, what stays in the default tier (Dense is in the networks above); the others are nightly."""
 
 
