@@ -120,7 +120,7 @@ class INNA:
             state: from `init` or the previous `update`.
             theta: parameter, any shape, real or complex floating point.
             lr: step size gamma_k, or eta_k with momentum, >= 0; a float or a 0-d array of theta's dtype (of its real
-                dtype where it is complex).
+                dtype where it is complex). Stable below `inna_core.dynamics.largest_stable_lr`.
             xp: array namespace; inferred from the arrays by default.
 
         Returns:

@@ -14,7 +14,7 @@ class INNA(Elementwise):
 
     Args:
         learning_rate: step size, >= 0 (default 0.1); a float, a `LearningRateSchedule`, or a callable without
-            arguments.
+            arguments. Stable below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
         weight_decay: decoupled decay: each step takes learning_rate * weight_decay of a variable away (default None).

@@ -1,5 +1,6 @@
 """Inertial-Newton optimizers for JAX, as optax gradient transformations."""
 
+from inna_core import __version__
 from inna_optax.newton import NewtonSummaryState, newton_summary, summary, while_loop
 from inna_optax.transforms import INNApropState, INNAState, inna, innaprop
 
@@ -7,6 +8,7 @@ __all__ = [
     "INNAState",
     "INNApropState",
     "NewtonSummaryState",
+    "__version__",
     "inna",
     "innaprop",
     "newton_summary",

@@ -204,13 +204,13 @@ def check_structure(updates: Any, velocity: Any, params: Any) -> None:
     )
 
 
-def leaves_along(name: str, tree: Any, treedef: Any) -> list[Any]:
-    """Return what a tree has at the places of another tree's leaves."""
+def leaves_along(name: str, tree: Any, treedef: Any, expected: str = "updates") -> list[Any]:
+    """Return what a tree has at the places of another tree's leaves; `expected` names that other tree in the error."""
     try:
         return treedef.flatten_up_to(tree)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Invalid {name}: a tree {jax.tree.structure(tree)} (expected the structure of updates, {treedef})"
+            f"Invalid {name}: a tree {jax.tree.structure(tree)} (expected the structure of {expected}, {treedef})"
         ) from error
 
 

@@ -53,9 +53,13 @@ def inna(
 ) -> optax.GradientTransformationExtraArgs:
     """Return INNA, the inertial Newton algorithm, as an optax transformation.
 
+    **Do not chain `optax.scale_by_learning_rate` or `optax.scale(-lr)` behind.** The updates already contain the
+    learning rate and the sign; multiplied by -lr once more they ascend the loss, without an error: a transformation
+    cannot see what follows it in a chain.
+
     Args:
-        learning_rate: step size, >= 0 (default 0.1); a float, a scalar array, or a schedule ``step -> lr``. It is
-            evaluated inside, so do not chain `optax.scale_by_learning_rate`.
+        learning_rate: step size, >= 0 (default 0.1); a float, a scalar array, or a schedule ``step -> lr``. Stable
+            below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
         alpha: viscous damping, >= 0 (default 0.5); a float or a scalar array.
         beta: Newtonian damping, > 0 (default 0.1); a float or a scalar array.
         weight_decay: decoupled decay: each step takes learning_rate * weight_decay * params away (default 0).
@@ -115,9 +119,12 @@ def innaprop(
 ) -> optax.GradientTransformationExtraArgs:
     """Return INNAprop, INNA with RMS scaling of the gradient, as an optax transformation.
 
+    **Do not chain `optax.scale_by_learning_rate` or `optax.scale(-lr)` behind.** The updates already contain the
+    learning rate and the sign; multiplied by -lr once more they ascend the loss, without an error: a transformation
+    cannot see what follows it in a chain.
+
     Args:
-        learning_rate: step size, >= 0 (default 1e-3); a float, a scalar array, or a schedule ``step -> lr``. It is
-            evaluated inside, so do not chain `optax.scale_by_learning_rate`.
+        learning_rate: step size, >= 0 (default 1e-3); a float, a scalar array, or a schedule ``step -> lr``.
         alpha: viscous damping, >= 0 (default 0.1); a float or a scalar array.
         beta: Newtonian damping, > 0 (default 0.9); a float or a scalar array.
         sigma: decay of the second moment, in [0, 1) (default 0.999); a float or a scalar array.

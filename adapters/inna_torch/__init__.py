@@ -3,7 +3,8 @@
 `INNA` and `INNAprop` are `torch.optim.Optimizer`s: use them where you would use `torch.optim.SGD` and `AdamW`.
 """
 
+from inna_core import __version__
 from inna_torch.newton import NewtonSummary, summary
 from inna_torch.optimizers import INNA, INNAprop
 
-__all__ = ["INNA", "INNAprop", "NewtonSummary", "summary"]
+__all__ = ["INNA", "INNAprop", "NewtonSummary", "__version__", "summary"]

@@ -61,7 +61,8 @@ class INNA(Elementwise):
 
     Args:
         params: tensors, named tensors or param groups, as for any torch optimizer; floating point or complex.
-        lr: step size, >= 0 (default 0.1); a float or a one-element tensor. With momentum it is that of SGD.
+        lr: step size, >= 0 (default 0.1); a float or a one-element tensor. With momentum it is that of SGD. It is stable
+            below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
         weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0).
@@ -105,6 +106,14 @@ class INNA(Elementwise):
         differentiable: bool = False,
     ) -> None:
         super().__init__(**arguments(locals()))
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with hyperparameters of their own; ``betas`` is refused. See `Elementwise.add_param_group`."""
+        if isinstance(param_group, dict) and (betas := param_group.get("betas")) is not None:
+            raise TypeError(
+                f"Invalid betas: {betas!r} (expected momentum in its place: INNA has no second moment, INNAprop has)"
+            )
+        super().add_param_group(param_group)
 
 
 @shared_documentation

@@ -5,10 +5,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 
+import inna_core
 from conformance_tests.tiers import nightly_but
 
 FRAMEWORKS = {
@@ -42,10 +44,14 @@ ALLOWED: dict[str, tuple[tuple[str, ...], set[str], dict[str, str]]] = {
 
 
 def loaded(first: str, then: str, env: dict[str, str]) -> tuple[set[str], set[str]]:
-    """Return the frameworks that are loaded after importing one module, and after importing another behind it."""
+    """Return the frameworks that are loaded after importing one module, and after importing another behind it.
+
+    The second is one of our packages; it must have the version that they share.
+    """
     paths = [path for path in sys.path if path]
     shown = "print(*{name.split('.')[0] for name in sys.modules})"
-    code = f"import sys; sys.path[:] = {paths!r}; import {first}; {shown}; import {then}; {shown}"
+    code = f"import sys; sys.path[:] = {paths!r}; import {first}; {shown}; import {then}; {shown}; "
+    code += f"import inna_core; assert {then}.__version__ == inna_core.__version__"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=True
     )
@@ -66,6 +72,14 @@ def test_import_loads_no_other_framework(row: str) -> None:
     by_the_host, ours = loaded(packages[0] if packages else "sys", row.split()[0], env)
     assert ours <= allowed | by_the_host
     assert set(packages) <= ours
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    try:
+        expected = version("inna")
+    except PackageNotFoundError:
+        expected = "0+unknown"
+    assert inna_core.__version__ == expected
 
 
 MAY_IMPORT = {
