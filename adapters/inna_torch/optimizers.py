@@ -61,8 +61,8 @@ class INNA(Elementwise):
 
     Args:
         params: tensors, named tensors or param groups, as for any torch optimizer; floating point or complex.
-        lr: step size, >= 0 (default 0.1); a float or a one-element tensor. With momentum it is that of SGD. It is stable
-            below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
+        lr: step size, >= 0 (default 0.1); a float or a one-element tensor. With momentum it is that of SGD. It is
+            stable below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
         weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0).

@@ -176,7 +176,7 @@ def test_gradients_of_another_structure_are_named() -> None:
     import inna_optax
 
     optimizer, params = inna_optax.newton_summary(), {"w": jnp.ones(2)}
-    state = optimizer.init(params)
+    state: Any = optimizer.init(params)
     for gradients, momentum, message in (("v", "w", "Invalid updates: "), ("w", "v", "Invalid state.momentum: ")):
         wrong = state._replace(algorithm={"momentum": {momentum: jnp.ones(2)}})
         with pytest.raises(ValueError, match=rf"{message}a tree .* \(expected the structure of params, "):
