@@ -1,5 +1,6 @@
 """Docstrings are written to be read in the source; this makes reStructuredText of their equations and tables."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from itertools import groupby
@@ -61,7 +62,19 @@ def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) 
     return True if is_field or name in ("algorithm", "state_type") else None
 
 
+def signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, found: str | None, returned: str | None
+) -> tuple[str, None] | None:
+    """Return the constructor's signature for a class whose base, of a host that is not installed, hides it."""
+    if what != "class" or found != "(*args, **kwargs)":
+        return None
+    _, *parameters = inspect.signature(obj.__init__).parameters.values()
+    shown = inspect.Signature([parameter.replace(annotation=parameter.empty) for parameter in parameters])
+    return str(shown), None
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", process, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
