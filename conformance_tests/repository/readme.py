@@ -6,7 +6,15 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/momentum.md", "docs/coming_from.md", "docs/choosing.md")
+PAGES = (
+    "README.md",
+    *(
+        f"docs/{page}.md"
+        for page in ("choosing", "coming_from", "keras", "momentum", "newton_summary", "optax", "torch")
+    ),
+)
+"""All but docs/contributing.md, whose example has a test of its own."""
+
 BLOCKS = [
     block
     for page in PAGES
