@@ -67,14 +67,14 @@ def inna(
             nothing decays.
         momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and learning rate
             (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead alone.
-        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum, which makes the steps of
+        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum, which makes the steps of
             `optax.sgd` with Nesterov's momentum).
         published_decay: let the decay act on the velocity too, as one of the authors' two INNA files does (default
             False; see `inna_core.weight_decay`). The decay is then about 1 / (alpha beta) times as strong as
             weight_decay says.
         kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameters
             (default None: on for float16 and bfloat16 leaves, off otherwise). It needs ``params`` in `update`, and
-            updates that reach `optax.apply_updates` unchanged: chain nothing behind.
+            updates that reach `optax.apply_updates` unchanged: do not chain anything behind.
 
     Returns:
         A `GradientTransformationExtraArgs`; its updates are added by `optax.apply_updates`.
@@ -135,7 +135,7 @@ def innaprop(
         momentum: in [0, 1), in place of alpha and beta (default None): AdamW's b1; keep its learning rate and weight
             decay, and b2 as sigma (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead
             alone.
-        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum).
+        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum).
         published_decay: let the decay act on the velocity too, as the published code does (default False). It repeats
             that code's trajectories; the decay is then about 1 / (alpha beta) times as strong as weight_decay says.
         kahan_sum: as in `inna`.
