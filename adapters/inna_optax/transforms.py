@@ -53,9 +53,10 @@ def inna(
 ) -> optax.GradientTransformationExtraArgs:
     """Return INNA, the inertial Newton algorithm, as an optax transformation.
 
-    **Do not chain `optax.scale_by_learning_rate` or `optax.scale(-lr)` behind.** The updates already contain the
-    learning rate and the sign; multiplied by -lr once more they ascend the loss, without an error: a transformation
-    cannot see what follows it in a chain.
+    Warning:
+        Do not chain `optax.scale_by_learning_rate` or `optax.scale(-lr)` behind it. The updates already contain the
+        learning rate and the sign; multiplied by -lr once more they ascend the loss. There is no error, since a
+        transformation cannot see what follows it in a chain.
 
     Args:
         learning_rate: step size, >= 0 (default 0.1); a float, a scalar array, or a schedule ``step -> lr``. Stable
@@ -119,9 +120,10 @@ def innaprop(
 ) -> optax.GradientTransformationExtraArgs:
     """Return INNAprop, INNA with RMS scaling of the gradient, as an optax transformation.
 
-    **Do not chain `optax.scale_by_learning_rate` or `optax.scale(-lr)` behind.** The updates already contain the
-    learning rate and the sign; multiplied by -lr once more they ascend the loss, without an error: a transformation
-    cannot see what follows it in a chain.
+    Warning:
+        Do not chain `optax.scale_by_learning_rate` or `optax.scale(-lr)` behind it. The updates already contain the
+        learning rate and the sign; multiplied by -lr once more they ascend the loss. There is no error, since a
+        transformation cannot see what follows it in a chain.
 
     Args:
         learning_rate: step size, >= 0 (default 1e-3); a float, a scalar array, or a schedule ``step -> lr``.

@@ -66,6 +66,8 @@ def signature(
     app: Any, what: str, name: str, obj: Any, options: Any, found: str | None, returned: str | None
 ) -> tuple[str, None] | None:
     """Return the constructor's signature for a class whose base, of a host that is not installed, hides it."""
+    if getattr(obj, "_is_protocol", False):
+        return "", None
     if what != "class" or found != "(*args, **kwargs)":
         return None
     _, *parameters = inspect.signature(obj.__init__).parameters.values()
