@@ -153,7 +153,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     known = list(dict.fromkeys(name for rows in ROWS.values() for name in rows))
     tasks = [task for task in ROWS if task != "gpt-10000"]
-    parser.add_argument("--task", type=some_of(ROWS), default=tasks, help=f"some of {','.join(ROWS)} ({','.join(tasks)})")
+    parser.add_argument(
+        "--task", type=some_of(ROWS), default=tasks, help=f"some of {','.join(ROWS)} ({','.join(tasks)})"
+    )
     parser.add_argument("--optimizer", type=some_of(known), default=known, help=f"some of {','.join(known)} (all)")
     parser.add_argument("--seeds", type=seeds, default=[1, 2, 3], help="whole numbers of at least 1 (1,2,3)")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (benchmarks/results/training)")

@@ -20,7 +20,7 @@ import inna_torch
 from benchmarks.training import carried
 from benchmarks.training.console import device, progress, some_of
 from benchmarks.training.data import MissingDataError
-from benchmarks.training.optimizers import OPTIMIZERS, Row, alone
+from benchmarks.training.optimizers import Row, alone
 from benchmarks.training.results import FOLDER, Store
 from benchmarks.training.schedules import REGIMES, Regime
 from benchmarks.training.study import SEEDS, repeated
