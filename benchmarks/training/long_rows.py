@@ -42,6 +42,12 @@ def innaprop(lead: float, lr: float, betas: tuple[float, float], decay: float) -
     return LongRow(f"innaprop-{lead:g}", f"INNAprop, AdamW's setting, lead {lead:g}", carried.innaprop, setting)
 
 
+def decayed(row: LongRow, decay: float) -> LongRow:
+    """Return a row with another weight decay."""
+    setting = {**row.setting, "weight_decay": decay}
+    return LongRow(f"{row.name}-decay-{decay:g}", f"{row.title}, decay {decay:g}", row.optimizer, setting)
+
+
 def published(name: str, pair: tuple[float, float], lr: float, decay: float, *, true: bool, sigma: float) -> LongRow:
     """Return INNAprop with one of the paper's pairs, with the published decay or the true one."""
     alpha, beta = pair
@@ -51,7 +57,9 @@ def published(name: str, pair: tuple[float, float], lr: float, decay: float, *, 
 
 
 GPT_BETAS, GPT_DECAY = (0.9, 0.99), 0.1
-GPT = by_name(
+DECAYS = (0.01, 0.3, 1.0)
+"""Besides `GPT_DECAY`, for the question what decay does for AdamW and INNAprop."""
+GPT_CARRIED = by_name(
     adamw("adamw", 3e-3, GPT_BETAS, GPT_DECAY),
     *(innaprop(lead, 3e-3, GPT_BETAS, GPT_DECAY) for lead in (1.9, 3.0, 1.0, 5.0)),
     adamw("adamw-less", 2e-3, GPT_BETAS, GPT_DECAY),
@@ -63,6 +71,17 @@ GPT = by_name(
     published("innaprop-published", (0.1, 0.9), 3e-3, GPT_DECAY, true=False, sigma=0.99),
     published("innaprop-true", (0.1, 0.9), 3e-3, GPT_DECAY, true=True, sigma=0.99),
 )
+
+GPT = {
+    **GPT_CARRIED,
+    **by_name(
+        *(
+            decayed(GPT_CARRIED[name], decay)
+            for name in ("adamw", "innaprop-3", "innaprop-published", "innaprop-true")
+            for decay in DECAYS
+        )
+    ),
+}
 
 MNIST_BETAS, MNIST_DECAY = (0.9, 0.999), 0.01
 SGD = {"lr": 0.05, "momentum": 0.9}
