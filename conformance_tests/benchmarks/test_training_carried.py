@@ -61,7 +61,7 @@ def test_inna_with_lead_repeats_sgd_at_a_constant_lr(nesterov: bool) -> None:
 
 def test_innaprop_without_momentum_repeats_adamw_along_a_schedule() -> None:
     """Without momentum there is no bias to correct. The schedule starts at 0, and decay is part of the setting."""
-    setting = {"lr": 0.05, "weight_decay": 0.3}
+    setting: dict[str, Any] = {"lr": 0.05, "weight_decay": 0.3}
     adamw = trajectory(lambda p: torch.optim.AdamW(p, betas=(0.0, 0.99), **setting), up_from_zero_and_back)
     innaprop = trajectory(
         lambda p: carried.innaprop(p, momentum=0.0, lead=1.0, sigma=0.99, **setting), up_from_zero_and_back
@@ -87,6 +87,20 @@ def test_momentum_and_lead_stay_along_a_schedule() -> None:
             assert own["lr"] * own["alpha"] == pytest.approx(0.1)
             assert own["beta"] / own["lr"] == pytest.approx(3.0)
             assert own["lr"] * own["weight_decay"] == pytest.approx(0.1 * eta, abs=1e-20)
+
+
+@pytest.mark.parametrize("lead", [1.0, 1.9, 3.0, 5.0])
+def test_the_largest_stable_lr_falls_with_the_lead(lead: float) -> None:
+    """On a quadratic of curvature 1 it is 2 (1 + m) / (2 lead - 1), as docs/training.md says."""
+    m = 0.9
+    limit = 2 * (1 + m) / (2 * lead - 1)
+    for factor, stable in ((0.99, True), (1.01, False)):
+        parameter = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+        optimizer = carried.inna([parameter], lr=factor * limit, momentum=m, lead=lead)
+        for _ in range(3000):
+            parameter.grad = parameter.detach().clone()
+            optimizer.step()
+        assert (abs(parameter.item()) < 1) == stable
 
 
 def test_the_groups_hold_the_given_numbers_between_steps() -> None:
