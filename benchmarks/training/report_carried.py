@@ -61,7 +61,7 @@ def sooner_than_adamw(store: Store) -> str:
         if peer is not None:
             seeds = {c[task].seeds for c in found.values() if task in c}
             cells = [
-                saved(c.get(task)) + (f" ({c[task].seeds} seeds)" if task in c and c[task].seeds < max(seeds) else "")
+                saved(c.get(task)) + (f" (of {c[task].seeds})" if task in c and c[task].seeds < max(seeds) else "")
                 for c in found.values()
             ]
             title = f"{task_of(task).title} ({max(seeds)} seeds)"
@@ -116,30 +116,23 @@ def beside_sgd(store: Store) -> str:
 
 
 def long_runs(store: Store, name: str) -> str:
-    """Return the rows of a long task."""
+    """Return the rows of a long task, as far as there are results."""
     task, rows = LONG[name].task, []
-    peers = finals_of(store, name, "adamw")
-    peer_seconds = {final["seed"]: final["looks"][-1]["seconds"] for final in peers}
+    metric = "{:.2f}".format if task.higher_is_better else "{:.4g}".format
     for row in LONG_ROWS[name].values():
         finals = finals_of(store, name, row.name)
         own = compared(store, name, row.name, "adamw")
-        if not finals or own is None:
-            continue
-        ended = [final for final in finals if final["finished"]]
-        losses = Ends.of([final["validation"] for final in finals])
-        seconds = statistics.mean(final["looks"][-1]["seconds"] for final in ended) if ended else math.nan
-        digits = (lambda value: f"{value:.2f}") if task.higher_is_better else number
-        rows.append(
-            [
-                row.title,
+        if own is not None:
+            seconds = statistics.mean(final["looks"][-1]["seconds"] for final in finals)
+            cells = [
                 str(len(finals)),
                 f"{own.steps:.0f}" if math.isfinite(own.steps) else "–",
                 "" if row.name == "adamw" else saved(own),
-                ends(losses, lambda value: f"{value:.4g}"),
-                ends(Ends.of([final["test"] for final in finals]), digits),
-                f"{seconds:.0f}" if peer_seconds else "",
+                ends(Ends.of([final["validation"] for final in finals]), "{:.4g}".format),
+                ends(Ends.of([final["test"] for final in finals]), metric),
+                f"{seconds:.0f}",
             ]
-        )
+            rows.append([row.title, *cells])
     titles = [
         "seeds",
         "steps to AdamW's final loss",
