@@ -17,6 +17,7 @@ from conformance_tests import summary
 from conformance_tests.backend_process import Worker, open_here
 from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.hosts.run import Run
+from conformance_tests.matrix.rows import PROCESSES
 from conformance_tests.matrix.table import HOSTS
 from conformance_tests.tiers import tier_of
 
@@ -63,12 +64,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group_of_item(item)))
 
 
-def group_of_item(item: pytest.Item) -> str:
-    """Return the Keras backend whose process a test asks for, or the file, whose fixtures are made once a worker."""
-    call: Any = getattr(item, "callspec", None)  # of parametrized tests
-    params: dict[str, Any] = {} if call is None else call.params
-    backend = params.get("backend") or params.get("env", {}).get("KERAS_BACKEND")
-    return f"keras-{backend}" if backend else item.path.stem
+def group_of_item(item: Any) -> str:
+    """Return the group of what asks for processes of backends, or the file, whose fixtures are made once a worker."""
+    return PROCESSES if "workers" in item.fixturenames else item.path.stem
 
 
 @pytest.fixture(scope="session")

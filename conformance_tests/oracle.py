@@ -65,9 +65,21 @@ def scaled_gradient(g: Any, s: Any, k: int, sigma: Any, eps: Any) -> tuple[Any, 
     return g / (np.frompyfunc(mpmath.sqrt, 1, 1)(s / (1 - sigma ** (k + 1))) + eps), s
 
 
-def inna_step(hyper: Arrays, gamma: Any, g: Any, theta: Any, state: Arrays, k: int) -> Step:
+def papers_terms(hyper: Arrays, lr: Any, unit: Any) -> tuple[Any, Any, Any]:
+    """Return gamma, alpha and beta, which follow from gamma^2 = lr unit where momentum and lead are given."""
+    if "momentum" not in hyper:
+        return lr, hyper["alpha"], hyper["beta"]
+    m = hyper["momentum"]
+    gamma = mpmath.sqrt(lr * unit)
+    return gamma, (1 - m) / gamma, hyper.get("lead", 1 + m) * gamma
+
+
+def inna_step(hyper: Arrays, lr: Any, g: Any, theta: Any, state: Arrays, k: int, unit: Any = 1) -> Step:
     """INNA's step, through psi and back."""
-    alpha, beta, v = hyper["alpha"], hyper["beta"], state["velocity"]
+    v = state["velocity"]
+    if "momentum" in hyper and lr == 0:  # alpha is infinite; in the limit alpha gamma = 1 - m, and all else vanishes
+        return summed(theta=(theta,), velocity=(hyper["momentum"] * v,))
+    gamma, alpha, beta = papers_terms(hyper, lr, unit)
     theta_next, psi_next = inna(g, theta, psi_of(theta, v, alpha, beta), gamma, alpha, beta)
     scales = {
         "theta": largest(theta, gamma * v, gamma * beta * g),
@@ -76,11 +88,12 @@ def inna_step(hyper: Arrays, gamma: Any, g: Any, theta: Any, state: Arrays, k: i
     return Step(theta_next, {"velocity": velocity_of(theta_next, psi_next, alpha, beta)}, scales)
 
 
-def innaprop_step(hyper: Arrays, gamma: Any, g: Any, theta: Any, state: Arrays, k: int) -> Step:
+def innaprop_step(hyper: Arrays, lr: Any, g: Any, theta: Any, state: Arrays, k: int) -> Step:
     """INNAprop's step: INNA's, driven by the scaled gradient."""
+    unit = 1 - hyper.get("momentum", 0)
     sigma, s = hyper["sigma"], state["second_moment"]
     q, s_next = scaled_gradient(g, s, k, sigma, hyper["eps"])
-    step = inna_step(hyper, gamma, q, theta, state, k)
+    step = inna_step(hyper, lr, q, theta, state, k, unit)
     scale = largest(sigma * s, (1 - sigma) * g**2)
     return Step(step.theta, {**step.state, "second_moment": s_next}, {**step.scales, "second_moment": scale})
 

@@ -18,6 +18,7 @@ from array_api_compat import array_namespace
 
 from inna_core._validation import checked_number, squared_modulus
 from inna_core.algorithm import Array, Scalar
+from inna_core.inna import INNA
 
 
 def energy(loss: Scalar, velocity: Iterable[Array], *, alpha: float, beta: float) -> Scalar:
@@ -50,16 +51,22 @@ def energy(loss: Scalar, velocity: Iterable[Array], *, alpha: float, beta: float
     return total
 
 
-def largest_stable_lr(sharpness: float, *, alpha: float, beta: float) -> float:
+def largest_stable_lr(
+    sharpness: float,
+    *,
+    alpha: float | None = None,
+    beta: float | None = None,
+    momentum: float | None = None,
+    lead: float | None = None,
+) -> float:
     """Return the supremum of the step sizes below which INNA is stable for every curvature in (0, sharpness].
 
     Args:
         sharpness: largest eigenvalue of the Hessian, > 0.
-        alpha: viscous damping, >= 0.
-        beta: Newtonian damping, > 0.
+        alpha, beta, momentum, lead: as `inna_core.INNA`.
 
     Returns:
-        The largest step size, in units of time like 1/alpha and beta.
+        The largest lr: in units of time like 1/alpha and beta, or, with momentum, of time squared.
 
     Raises:
         ValueError, TypeError: if an argument is not a number in its range.
@@ -67,9 +74,16 @@ def largest_stable_lr(sharpness: float, *, alpha: float, beta: float) -> float:
     Example:
         >>> round(largest_stable_lr(100.0, alpha=0.5, beta=0.1), 6)
         0.105
+        >>> round(largest_stable_lr(100.0, momentum=0.9, lead=1.0), 6)  # the heavy ball's 2 (1 + m) / h
+        0.038
     """
-    h = checked_number("sharpness", sharpness, positive=True)
-    alpha, beta = checked_number("alpha", alpha), checked_number("beta", beta, positive=True)
+    h, by = checked_number("sharpness", sharpness, positive=True), INNA(alpha, beta, momentum, lead).coefficients(1.0)
+    if momentum is None:
+        return stable_with_dampings(h, by.alpha, by.beta)
+    return stable_with_momentum(h, forget=by.alpha_gamma, lead=by.beta)
+
+
+def stable_with_dampings(h: float, alpha: float, beta: float) -> float:
     limits = [beta + alpha / h]
     if alpha > 0:
         limits.append(2 / alpha)
@@ -78,4 +92,12 @@ def largest_stable_lr(sharpness: float, *, alpha: float, beta: float) -> float:
     discriminant = 1 - 4 * h / half / half  # over half^2, which might overflow
     if discriminant >= 0:
         limits.append(4 / half / (1 + math.sqrt(discriminant)))
+    return min(limits)
+
+
+def stable_with_momentum(h: float, forget: float, lead: float) -> float:
+    # the limits at the top with gamma^2 = eta, alpha gamma = 1 - m = forget and beta = lead gamma
+    limits = [forget / h / (1 - lead)] if lead < 1 else []
+    if lead > 0.5:
+        limits.append(2 * (2 - forget) / h / (2 * lead - 1))
     return min(limits)

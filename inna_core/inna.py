@@ -26,6 +26,8 @@ gradient, and the conjugate of what `jax.grad` returns. They then move as their 
 
 Every alpha * lr is meant literally: at alpha * lr = 1 the velocity forgets its past, above it changes sign each step.
 
+In place of alpha and beta, momentum and lead may be given, and then lr is that of SGD: see `inna_core.coefficients`.
+
 Reference: C. Castera, J. Bolte, C. Févotte, E. Pauwels. An Inertial Newton Algorithm for Deep Learning.
 Journal of Machine Learning Research 22(134), 2021.
 """
@@ -35,6 +37,7 @@ from typing import ClassVar, NamedTuple
 
 from inna_core._validation import as_array, check_parameter, check_update, checked_number, namespace
 from inna_core.algorithm import Array, Namespace, Scalar
+from inna_core.coefficients import Coefficients, coefficients, given, set_parameters
 
 
 class INNAState(NamedTuple):
@@ -49,14 +52,16 @@ class INNAState(NamedTuple):
 
 @dataclass(frozen=True)
 class INNA:
-    """The inertial Newton algorithm with fixed dampings.
+    """The inertial Newton algorithm, given by its dampings, or by momentum and lead.
 
     Args:
-        alpha: viscous damping, >= 0, per unit of time (lr is a time step); a float or a 0-d array.
-        beta: Newtonian damping, > 0, a time; a float or a 0-d array.
+        alpha: viscous damping, >= 0, per unit of time (lr is a time step); a float or a 0-d array (default 0.5).
+        beta: Newtonian damping, > 0, a time; a float or a 0-d array (default 0.1).
+        momentum: in [0, 1), in place of alpha and beta; lr is then that of SGD (`inna_core.coefficients`).
+        lead: > 0, how much stronger a gradient acts at once than later (default 1 + momentum).
 
     Raises:
-        ValueError: if a number is not finite or out of range.
+        ValueError: if a number is not finite or out of range, or momentum is given beside alpha or beta.
         TypeError: if an argument is neither a real number nor a 0-d array.
 
     Reference: Castera et al., JMLR 22(134), 2021.
@@ -73,16 +78,21 @@ class INNA:
         True
     """
 
-    alpha: Scalar = 0.5
-    beta: Scalar = 0.1
+    alpha: Scalar | None = None
+    beta: Scalar | None = None
+    momentum: Scalar | None = None
+    lead: Scalar | None = None
 
     state_type: ClassVar[type] = INNAState
     default_lr: ClassVar[float] = 0.1
     default_weight_decay: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", checked_number("alpha", self.alpha))
-        object.__setattr__(self, "beta", checked_number("beta", self.beta, positive=True))
+        set_parameters(self, alpha=0.5, beta=0.1)
+
+    def coefficients(self, lr: Scalar, xp: Namespace | None = None) -> Coefficients:
+        """Return what a step multiplies by, for a float or a 0-d array lr."""
+        return coefficients(self, lr, 1.0, xp)
 
     def init(self, theta: Array, xp: Namespace | None = None) -> INNAState:
         """Return the state before the first step: zero velocity.
@@ -109,7 +119,8 @@ class INNA:
             grad: gradient at theta, like theta in shape, dtype and device.
             state: from `init` or the previous `update`.
             theta: parameter, any shape, real or complex floating point.
-            lr: step size gamma_k >= 0, a float or a 0-d array of theta's dtype (of its real dtype where it is complex).
+            lr: step size gamma_k, or eta_k with momentum, >= 0; a float or a 0-d array of theta's dtype (of its real
+                dtype where it is complex).
             xp: array namespace; inferred from the arrays by default.
 
         Returns:
@@ -119,14 +130,15 @@ class INNA:
             ValueError: if lr is negative or not finite, or a shape differs from theta's.
             TypeError: if a dtype or a namespace differs from theta's, or theta is not floating point.
         """
-        gamma, alpha, beta = checked_number("lr", lr), self.alpha, self.beta
-        check_update(xp, INNAState, grad, state, theta, {"lr": gamma, "alpha": alpha, "beta": beta})
-        delta, v = inertial_step(grad, state.velocity, gamma, alpha, beta)
+        lr = checked_number("lr", lr)
+        check_update(xp, INNAState, grad, state, theta, given(self, lr))
+        delta, v = inertial_step(grad, state.velocity, self.coefficients(lr, xp))
         return as_array(delta), INNAState(velocity=as_array(v))
 
 
-def inertial_step(g: Array, v: Array, gamma: Scalar, alpha: Scalar, beta: Scalar) -> tuple[Array, Array]:
+def inertial_step(g: Array, v: Array, by: Coefficients) -> tuple[Array, Array]:
     """Return gamma_k (v_k - beta g_k), which is added to theta_k, and v_{k+1}."""
+    gamma, beta, alpha_gamma, alpha_beta = by
     delta = gamma * (v - beta * g)
-    v_next = (1 - alpha * gamma) * v - gamma * (1 - alpha * beta) * g
+    v_next = (1 - alpha_gamma) * v - gamma * (1 - alpha_beta) * g
     return delta, v_next

@@ -25,7 +25,7 @@ for deep learning. arXiv:2410.05871, 2024.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from inna_core._validation import (
@@ -39,6 +39,7 @@ from inna_core._validation import (
     squared_modulus,
 )
 from inna_core.algorithm import Array, Namespace, Scalar
+from inna_core.coefficients import Coefficients, coefficients, given, set_parameters
 from inna_core.inna import inertial_step
 
 
@@ -59,16 +60,18 @@ class INNApropState(NamedTuple):
 
 @dataclass(frozen=True)
 class INNAprop:
-    """INNA with RMS scaling of the gradient.
+    """INNA with RMS scaling of the gradient, given by its dampings, or by momentum and lead.
 
     Args:
-        alpha: viscous damping, >= 0; a float or a 0-d array.
-        beta: Newtonian damping, > 0; a float or a 0-d array.
+        alpha: viscous damping, >= 0; a float or a 0-d array (default 0.1).
+        beta: Newtonian damping, > 0; a float or a 0-d array (default 0.9).
         sigma: decay of the second moment, in [0, 1); a float or a 0-d array.
         eps: added to the root of the second moment, > 0; a float or a 0-d array.
+        momentum: in [0, 1), in place of alpha and beta; lr is then that of AdamW (`inna_core.coefficients`).
+        lead: > 0, how much stronger a gradient acts at once than later (default 1 + momentum).
 
     Raises:
-        ValueError: if a number is not finite or out of range.
+        ValueError: if a number is not finite or out of range, or momentum is given beside alpha or beta.
         TypeError: if an argument is neither a real number nor a 0-d array.
 
     Reference: Bolte et al., arXiv:2410.05871, 2024.
@@ -83,20 +86,25 @@ class INNAprop:
         array([-0.02,  0.02])
     """
 
-    alpha: Scalar = 0.1
-    beta: Scalar = 0.9
+    alpha: Scalar | None = None
+    beta: Scalar | None = None
     sigma: Scalar = 0.999
     eps: Scalar = 1e-8
+    momentum: Scalar | None = None
+    lead: Scalar | None = None
 
     state_type: ClassVar[type] = INNApropState
     default_lr: ClassVar[float] = 1e-3
     default_weight_decay: ClassVar[float] = 0.01
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", checked_number("alpha", self.alpha))
-        object.__setattr__(self, "beta", checked_number("beta", self.beta, positive=True))
+        set_parameters(self, alpha=0.1, beta=0.9)
         object.__setattr__(self, "sigma", checked_number("sigma", self.sigma, below=1.0))
         object.__setattr__(self, "eps", checked_number("eps", self.eps, positive=True))
+
+    def coefficients(self, lr: Scalar, xp: Namespace | None = None) -> Coefficients:
+        """Return what a step multiplies by, for a float or a 0-d array lr."""
+        return coefficients(self, lr, 1.0 if self.momentum is None else 1 - self.momentum, xp)
 
     def init(self, theta: Array, xp: Namespace | None = None) -> INNApropState:
         """Return the state before the first step: all zero.
@@ -127,7 +135,8 @@ class INNAprop:
             grad: gradient at theta, like theta in shape, dtype and device.
             state: from `init` or the previous `update`.
             theta: parameter, any shape, real or complex floating point.
-            lr: step size gamma_k >= 0, a float or a 0-d array of theta's dtype (of its real dtype where it is complex).
+            lr: step size gamma_k, or eta_k with momentum, >= 0; a float or a 0-d array of theta's dtype (of its real
+                dtype where it is complex).
             xp: array namespace; inferred from the arrays by default.
 
         Returns:
@@ -138,24 +147,24 @@ class INNAprop:
             ValueError: if lr is negative or not finite, or a shape differs from theta's.
             TypeError: if a dtype or a namespace differs from theta's, or theta is not floating point.
         """
-        hyper = {field.name: getattr(self, field.name) for field in fields(self)}
-        hyper["lr"] = checked_number("lr", lr)
-        check_update(xp, INNApropState, grad, state, theta, hyper)
+        algorithm, lr = self, checked_number("lr", lr)
+        check_update(xp, INNApropState, grad, state, theta, given(self, lr))
         ns = namespace(theta, xp)
         g, v, s = grad, state.velocity, state.second_moment
         if is_narrow(theta):
             g, v, s = (ns.astype(x, ns.float32) for x in (g, v, s))
-            hyper = {k: x if type(x) is float else ns.astype(x, ns.float32) for k, x in hyper.items()}
+            wide = {k: x if type(x) is float else ns.astype(x, ns.float32) for k, x in given(self, lr).items()}
+            lr, algorithm = wide.pop("lr"), INNAprop(**wide)
         if is_complex(theta):
             s = ns.real(s)
         if state.step.dtype != s.dtype:
             raise TypeError(f"Invalid state.step: dtype {state.step.dtype} (expected {s.dtype})")
-        gamma, alpha, beta, sigma, eps = (hyper[name] for name in ("lr", "alpha", "beta", "sigma", "eps"))
+        sigma, eps = algorithm.sigma, algorithm.eps
 
         k = state.step + 1
         s = sigma * s + (1 - sigma) * squared_modulus(g, ns)
         q = scaled_gradient(g, s, k, sigma, eps, ns)
-        delta, v = inertial_step(q, v, gamma, alpha, beta)
+        delta, v = inertial_step(q, v, algorithm.coefficients(lr, ns))
 
         if s.dtype != theta.dtype:
             delta, v, s = (ns.astype(x, theta.dtype) for x in (delta, v, s))

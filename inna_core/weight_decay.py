@@ -4,7 +4,9 @@ Decoupled decay multiplies theta by 1 - gamma lambda and leaves the velocity alo
 
     theta_{k+1} = theta_k + d_k + delta_k                       d_k = -gamma_k lambda theta_k
 
-where delta_k is the algorithm's own increment from theta_k. The authors' code decays in two other ways.
+where delta_k is the algorithm's own increment from theta_k, and gamma_k its lr: with momentum in place of alpha and
+beta that is eta_k (`inna_core.coefficients`), so the same lambda decays as in AdamW. The authors' code decays in two
+other ways.
 
 Published decay, in the repository of INNAprop, for its INNAprop and for its INNA: theta_k is replaced by theta_k + d_k
 while psi stays, which by v = (1/beta - alpha) theta - psi / beta pushes the velocity:
@@ -52,7 +54,7 @@ def update_with_decay(
         grad: gradient at theta, like theta in shape, dtype and device.
         state: from the algorithm's `init` or the previous update.
         theta: parameter, any shape, real or complex floating point.
-        lr: step size gamma >= 0, a float or a 0-d array of theta's dtype.
+        lr: the algorithm's, >= 0, a float or a 0-d array of theta's dtype.
         weight_decay: rate lambda >= 0, a float or a 0-d array of theta's dtype.
         published: decay as the published code of INNAprop does, to repeat its experiments (see above).
         xp: array namespace; inferred from the arrays by default.
@@ -61,7 +63,8 @@ def update_with_decay(
         delta, such that theta + delta is the next iterate, and the next state.
 
     Raises:
-        ValueError, TypeError: as the algorithm's `update`.
+        ValueError, TypeError: as the algorithm's `update`; if the published decay is asked of an algorithm without
+            alpha and beta.
 
     Example:
         >>> import numpy as np
@@ -78,6 +81,13 @@ def update_with_decay(
     check_scalars({"lr": lr, "weight_decay": weight_decay}, theta)
     d = -(lr * weight_decay) * theta
     if published:
+        check_published_decay(algorithm)
         state = state._replace(velocity=state.velocity + (1 / algorithm.beta - algorithm.alpha) * d)
     delta, state = algorithm.update(grad, state, theta, lr, xp)
     return as_array(delta + d), state
+
+
+def check_published_decay(algorithm: Any) -> None:
+    """Refuse an algorithm without the dampings in which the published decay is written."""
+    if getattr(algorithm, "beta", None) is None:
+        raise ValueError("Invalid published_decay: True (expected False where alpha and beta are not given)")

@@ -11,7 +11,7 @@ from inna_core._validation import checked_choice, checked_number, is_narrow, is_
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.evaluation_order import update_state_after_params
-from inna_core.weight_decay import update_with_decay
+from inna_core.weight_decay import check_published_decay, update_with_decay
 from inna_keras._tensors import checked_gradient, rounding_to, traced_for_one_cpu
 
 
@@ -35,7 +35,8 @@ class Elementwise(keras.optimizers.Optimizer):
     ) -> None:
         if not callable(learning_rate):
             learning_rate = checked_number("learning_rate", learning_rate)
-        checked_choice("published_decay", published_decay, (True, False))
+        if checked_choice("published_decay", published_decay, (True, False)):
+            check_published_decay(algorithm)
         checked_choice("kahan_sum", kahan_sum, (True, False, None))
         check_storable(hyperparameters(algorithm))
         weight_decay = checked_decay(weight_decay)  # here too: TensorFlow wraps what a setter is given

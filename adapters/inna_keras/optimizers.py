@@ -22,6 +22,10 @@ class INNA(Elementwise):
         kahan_sum: compensate the rounding of updates, at the cost of one more buffer like the variable (default None:
             on for float16 and bfloat16 variables, off otherwise).
         name: the optimizer's name (default None: "inna", then "inna_1" and so on, as Keras numbers its own).
+        momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and learning rate
+            (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead alone.
+        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum, which makes the steps of
+            `keras.optimizers.SGD` with Nesterov's momentum).
         published_decay: let the decay act on the velocity too, as one of the authors' two INNA files does (default
             False; see `inna_core.weight_decay`). The decay is then about 1 / (alpha beta) times as strong as
             weight_decay says.
@@ -32,7 +36,7 @@ class INNA(Elementwise):
     old dampings and decay.
 
     Raises:
-        ValueError: if a number is not finite or out of range.
+        ValueError: if a number is not finite or out of range, or momentum is given beside alpha or beta.
         TypeError: if an argument has a wrong type.
 
     Reference: Castera et al., JMLR 22(134), 2021; the equations are in `inna_core.inna`.
@@ -43,22 +47,24 @@ class INNA(Elementwise):
         >>> model.compile(optimizer=INNA(learning_rate=0.1, alpha=0.5, beta=0.1), loss="mse")
     """
 
-    alpha, beta = map(hyperparameter, ("alpha", "beta"))
+    alpha, beta, momentum, lead = map(hyperparameter, ("alpha", "beta", "momentum", "lead"))
 
     def __init__(
         self,
         learning_rate: Any = inna_core.INNA.default_lr,
-        alpha: float = inna_core.INNA.alpha,
-        beta: float = inna_core.INNA.beta,
+        alpha: float | None = None,
+        beta: float | None = None,
         weight_decay: float | None = None,
         kahan_sum: bool | None = None,
         name: str | None = None,
         *,
+        momentum: float | None = None,
+        lead: float | None = None,
         published_decay: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            inna_core.INNA(alpha, beta),
+            inna_core.INNA(alpha, beta, momentum, lead),
             learning_rate,
             weight_decay,
             published_decay=published_decay,
@@ -86,10 +92,14 @@ class INNAprop(Elementwise):
         kahan_sum: compensate the rounding of updates, at the cost of one more buffer like the variable (default None:
             on for float16 and bfloat16 variables, off otherwise).
         name: as in `INNA`.
+        momentum: in [0, 1), in place of alpha and beta (default None): AdamW's beta_1; keep its learning rate and
+            weight decay, and beta_2 as sigma (`inna_core.coefficients`). Schedules of the learning rate leave momentum
+            and lead alone.
+        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum).
         **kwargs: what every Keras optimizer takes, see `INNA`.
 
     Raises:
-        ValueError: if a number is not finite or out of range.
+        ValueError: if a number is not finite or out of range, or momentum is given beside alpha or beta.
         TypeError: if an argument has a wrong type.
 
     Reference: Bolte et al., arXiv:2410.05871, 2024; the equations are in `inna_core.innaprop`.
@@ -100,23 +110,26 @@ class INNAprop(Elementwise):
         >>> model.compile(optimizer=INNAprop(learning_rate=1e-3, alpha=2.0, beta=2.0), loss="mse")
     """
 
-    alpha, beta, sigma, eps = map(hyperparameter, ("alpha", "beta", "sigma", "eps"))
+    alpha, beta, sigma, eps, momentum, lead = map(hyperparameter, ("alpha", "beta", "sigma", "eps", "momentum", "lead"))
 
     def __init__(
         self,
         learning_rate: Any = inna_core.INNAprop.default_lr,
-        alpha: float = inna_core.INNAprop.alpha,
-        beta: float = inna_core.INNAprop.beta,
+        alpha: float | None = None,
+        beta: float | None = None,
         sigma: float = inna_core.INNAprop.sigma,
         eps: float = inna_core.INNAprop.eps,
         weight_decay: float | None = inna_core.INNAprop.default_weight_decay,
         published_decay: bool = False,
         kahan_sum: bool | None = None,
         name: str | None = None,
+        *,
+        momentum: float | None = None,
+        lead: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            inna_core.INNAprop(alpha, beta, sigma, eps),
+            inna_core.INNAprop(alpha, beta, sigma, eps, momentum, lead),
             learning_rate,
             weight_decay,
             published_decay=published_decay,

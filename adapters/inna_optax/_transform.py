@@ -13,7 +13,7 @@ from inna_core._validation import checked_choice, checked_number, is_complex, is
 from inna_core.algorithm import Algorithm
 from inna_core.compensation import compensated_increment
 from inna_core.evaluation_order import update_state_after_params
-from inna_core.weight_decay import update_with_decay
+from inna_core.weight_decay import check_published_decay, update_with_decay
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Elementwise:
     kahan_sum: bool | None
 
     def __post_init__(self) -> None:
-        checked_choice("published_decay", self.published_decay, (True, False))
+        if checked_choice("published_decay", self.published_decay, (True, False)):
+            check_published_decay(self.algorithm)
         checked_choice("kahan_sum", self.kahan_sum, (True, False, None))
         if not callable(self.learning_rate):
             object.__setattr__(self, "learning_rate", checked_number("learning_rate", floating(self.learning_rate)))
@@ -275,7 +276,8 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
 
 def in_dtype(algorithm: Any, dtype: Any) -> Any:
     """Return an algorithm whose traced hyperparameters have a dtype."""
-    return replace(algorithm, **{f.name: as_scalar(getattr(algorithm, f.name), dtype) for f in fields(algorithm)})
+    numbers = {f.name: getattr(algorithm, f.name) for f in fields(algorithm)}
+    return replace(algorithm, **{name: as_scalar(x, dtype) for name, x in numbers.items() if x is not None})
 
 
 def as_scalar(value: Any, dtype: Any) -> Any:

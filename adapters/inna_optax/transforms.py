@@ -41,11 +41,13 @@ class INNApropState(NamedTuple):
 
 def inna(
     learning_rate: Any = inna_core.INNA.default_lr,
-    alpha: Any = inna_core.INNA.alpha,
-    beta: Any = inna_core.INNA.beta,
+    alpha: Any = None,
+    beta: Any = None,
     weight_decay: Any = inna_core.INNA.default_weight_decay,
     mask: Any = None,
     *,
+    momentum: Any = None,
+    lead: Any = None,
     published_decay: bool = False,
     kahan_sum: bool | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -59,6 +61,10 @@ def inna(
         weight_decay: decoupled decay: each step takes learning_rate * weight_decay * params away (default 0).
         mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: False where
             nothing decays.
+        momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and learning rate
+            (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead alone.
+        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum, which makes the steps of
+            `optax.sgd` with Nesterov's momentum).
         published_decay: let the decay act on the velocity too, as one of the authors' two INNA files does (default
             False; see `inna_core.weight_decay`). The decay is then about 1 / (alpha beta) times as strong as
             weight_decay says.
@@ -70,7 +76,8 @@ def inna(
         A `GradientTransformationExtraArgs`; its updates are added by `optax.apply_updates`.
 
     Raises:
-        ValueError: if a number is not finite or out of range; in `update`, if needed params are missing.
+        ValueError: if a number is not finite or out of range, or momentum is given beside alpha or beta; in `update`,
+            if needed params are missing.
         TypeError: if an argument has a wrong type; in `init`, if a leaf is not floating point, real or complex.
 
     Reference: Castera et al., JMLR 22(134), 2021; the equations are in `inna_core.inna`.
@@ -86,7 +93,7 @@ def inna(
         >>> int(state.step)
         1
     """
-    algorithm = inna_core.INNA(*map(floating, (alpha, beta)))
+    algorithm = inna_core.INNA(*map(floating, (alpha, beta, momentum, lead)))
     return Elementwise(
         algorithm, INNAState, learning_rate, weight_decay, mask, published_decay, kahan_sum
     ).transformation()
@@ -94,13 +101,15 @@ def inna(
 
 def innaprop(
     learning_rate: Any = inna_core.INNAprop.default_lr,
-    alpha: Any = inna_core.INNAprop.alpha,
-    beta: Any = inna_core.INNAprop.beta,
+    alpha: Any = None,
+    beta: Any = None,
     sigma: Any = inna_core.INNAprop.sigma,
     eps: Any = inna_core.INNAprop.eps,
     weight_decay: Any = inna_core.INNAprop.default_weight_decay,
     mask: Any = None,
     *,
+    momentum: Any = None,
+    lead: Any = None,
     published_decay: bool = False,
     kahan_sum: bool | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -116,6 +125,10 @@ def innaprop(
         weight_decay: decoupled decay: each step takes learning_rate * weight_decay * params away (default 0.01).
         mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: False where
             nothing decays.
+        momentum: in [0, 1), in place of alpha and beta (default None): AdamW's b1; keep its learning rate and weight
+            decay, and b2 as sigma (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead
+            alone.
+        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum).
         published_decay: let the decay act on the velocity too, as the published code does (default False). It repeats
             that code's trajectories; the decay is then about 1 / (alpha beta) times as strong as weight_decay says.
         kahan_sum: as in `inna`.
@@ -124,7 +137,8 @@ def innaprop(
         A `GradientTransformationExtraArgs`; its updates are added by `optax.apply_updates`.
 
     Raises:
-        ValueError: if a number is not finite or out of range; in `update`, if needed params are missing.
+        ValueError: if a number is not finite or out of range, or momentum is given beside alpha or beta; in `update`,
+            if needed params are missing.
         TypeError: if an argument has a wrong type; in `init`, if a leaf is not floating point, real or complex.
 
     Reference: Bolte et al., arXiv:2410.05871, 2024; the equations are in `inna_core.innaprop`.
@@ -137,7 +151,7 @@ def innaprop(
         >>> [round(float(u), 6) for u in updates]  # the first step is -lr beta sign(gradient)
         [-0.002, 0.002]
     """
-    algorithm = inna_core.INNAprop(*map(floating, (alpha, beta, sigma, eps)))
+    algorithm = inna_core.INNAprop(*map(floating, (alpha, beta, sigma, eps, momentum, lead)))
     return Elementwise(
         algorithm, INNApropState, learning_rate, weight_decay, mask, published_decay, kahan_sum
     ).transformation()

@@ -10,6 +10,8 @@ import torch
 
 from inna_core._validation import checked_number
 from inna_core.algorithm import Algorithm
+from inna_core.coefficients import Coefficients, given
+from inna_core.weight_decay import check_published_decay
 
 FLAGS: dict[str, bool | None] = {
     "published_decay": False,
@@ -29,6 +31,9 @@ EXCLUSIVE = (
     *(("differentiable", other) for other in ("fused", "foreach", "capturable")),
 )
 
+DAMPINGS, MOMENTUM = ("alpha", "beta"), ("momentum", "lead")
+"""Hyperparameters that replace each other (`inna_core.coefficients`)."""
+
 IMMUTABLE = {float, int, bool, type(None)}
 
 
@@ -37,7 +42,7 @@ class Hyperparameters:
     """The entries of a param group other than its parameters, validated.
 
     Attributes:
-        algorithm: with its hyperparameters: floats, or 0-d tensors whose values are left on their device.
+        algorithm: with its hyperparameters: floats, 0-d tensors whose values are left on their device, or None.
         lr, weight_decay: likewise.
         on_host: whether all of these numbers are floats.
         published_decay, ...: the flags.
@@ -56,19 +61,37 @@ class Hyperparameters:
     capturable: bool = False
     differentiable: bool = False
 
-    def numbers(self) -> tuple[Any, ...]:
-        """Return lr, weight decay and the algorithm's hyperparameters, in the order of its fields."""
-        return (self.lr, self.weight_decay, *(getattr(self.algorithm, name) for name in self.algorithm.__match_args__))
+    @functools.cached_property
+    def coefficients(self) -> Coefficients:
+        """What a step of INNA or INNAprop multiplies by."""
+        return self.algorithm.coefficients(self.lr)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return weight decay, lr and the algorithm's hyperparameters that are not None, by name."""
+        return {"weight_decay": self.weight_decay, **given(self.algorithm, self.lr)}
 
 
 def entry_names(algorithm: Any) -> tuple[str, ...]:
     return ("lr", "weight_decay", *algorithm.__match_args__, *FLAGS)
 
 
-def default_entries(algorithm: Any) -> dict[str, Any]:
-    """Return the entries of a param group by default."""
-    hyper = {name: getattr(algorithm, name) for name in algorithm.__match_args__}
-    return {"lr": algorithm.default_lr, "weight_decay": algorithm.default_weight_decay, **hyper, **FLAGS}
+def default_entries(algorithm: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a param group, by default where they are not given."""
+    defaults = {name: getattr(algorithm, name) for name in algorithm.__match_args__}
+    numbers = {"lr": algorithm.default_lr, "weight_decay": algorithm.default_weight_decay, **defaults}
+    entries = {**numbers, **FLAGS, **given}
+    known = hyperparameters(algorithm, entries).algorithm
+    # None stands for a default that follows from the others
+    return {**entries, **{name: getattr(known, name) for name in defaults if entries[name] is None}}
+
+
+def without_rivals(group: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of a group, and None for those of the parametrization that they replace."""
+    rivals: dict[str, None] = {}
+    for names, others in (DAMPINGS, MOMENTUM), (MOMENTUM, DAMPINGS):
+        if any(group.get(name) is not None for name in names) and not any(name in group for name in others):
+            rivals = dict.fromkeys(others)
+    return {**group, **rivals} if rivals else group
 
 
 @functools.cache
@@ -102,13 +125,17 @@ def validate(algorithm: Any, *entries: Any) -> Hyperparameters:
         if flags[name] and flags[other]:
             unset = " or None" if FLAGS[name] is None else ""
             raise ValueError(f"Invalid {name}: True (expected False{unset} where {other} is True)")
-    numbers = {name: scalar(name, value) for name, value in named.items()}
+    # None stands for a default where the algorithm says so
+    numbers = {k: scalar(k, x) for k, x in named.items() if x is not None or getattr(algorithm, k, 0) is not None}
     tensors = [x for x in numbers.values() if isinstance(x, torch.Tensor)]
     if tensors and not (flags["capturable"] or flags["differentiable"]) and all(x.is_cpu for x in tensors):
         numbers = {name: float(x) for name, x in numbers.items()}  # costs little, and lets the values be validated
         tensors = []
     lr, weight_decay = (checked_number(name, numbers.pop(name)) for name in ("lr", "weight_decay"))
-    return Hyperparameters(algorithm(**numbers), lr, weight_decay, not tensors, **flags)
+    known = algorithm(**numbers)
+    if flags["published_decay"]:
+        check_published_decay(known)
+    return Hyperparameters(known, lr, weight_decay, not tensors, **flags)
 
 
 validated = functools.lru_cache(maxsize=256, typed=True)(validate)

@@ -19,6 +19,7 @@ from inna_torch._hyperparameters import (
     entry_names,
     hyperparameters,
     validate,
+    without_rivals,
 )
 from inna_torch._scaled_state import ScaledState
 from inna_torch._tensors import TORCH, WIDER, Tensor, is_expanded, state_dtype
@@ -46,9 +47,7 @@ class Elementwise(Optimizer):
     _warned: set[str]
 
     def __init__(self, params: Any, **defaults: Any) -> None:
-        defaults = {**default_entries(self.algorithm), **defaults}
-        hyperparameters(self.algorithm, defaults)
-        super().__init__(params, defaults)
+        super().__init__(params, default_entries(self.algorithm, defaults))
         self.state = defaultdict(self.state_type)
         self._prepare()
 
@@ -71,6 +70,7 @@ class Elementwise(Optimizer):
             RuntimeError: if ``fused`` is True on a device that has no such kernel.
         """
         if isinstance(param_group, dict):
+            param_group = without_rivals(param_group)
             hyper = hyperparameters(self.algorithm, {**self.defaults, **param_group})
             params = param_group["params"]
             if not isinstance(params, Tensor | set):  # torch itself refuses sets
@@ -237,7 +237,7 @@ class Elementwise(Optimizer):
         defaults = {**FLAGS, **state.get("defaults", getattr(self, "defaults", {}))}
         for group in state["param_groups"]:
             # a flag that the saved groups do not have yet is not to contradict those that they have
-            for name, value in {**defaults, **FLAGS}.items():
+            for name, value in {**defaults, **FLAGS, **without_rivals(group)}.items():
                 group.setdefault(name, value)
             hyperparameters(self.algorithm, group)
         for held in state["state"].values() if "step" in self.algorithm.state_type._fields else ():  # type: ignore[attr-defined]

@@ -23,7 +23,8 @@ FLAGS_DOCUMENTATION = """
         differentiable: let autograd go through the step (default False).
 
     Raises:
-        ValueError: if an argument is not finite or out of range, or a parameter is given twice.
+        ValueError: if an argument is not finite or out of range, momentum is given beside alpha or beta, or a parameter
+            is given twice.
         TypeError: if an argument has a wrong type, or a parameter is not floating point or complex.
         RuntimeError: if ``fused`` is True and a parameter is on a device without such kernels.
 """
@@ -40,6 +41,18 @@ def arguments(scope: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
 
 
+def without_betas(entries: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of a group, with AdamW's ``betas`` under the names momentum and sigma."""
+    others = {name: value for name, value in entries.items() if name != "betas"}
+    if (betas := entries.get("betas")) is None:
+        return others
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise TypeError(f"Invalid betas: {betas!r} (expected a pair of numbers, momentum and sigma)")
+    if others.get("momentum") is not None:
+        raise ValueError(f"Invalid betas: {betas!r} (expected None where momentum is given)")
+    return {**others, "momentum": betas[0], "sigma": betas[1]}
+
+
 @shared_documentation
 class INNA(Elementwise):
     """INNA, the inertial Newton algorithm, as a torch optimizer.
@@ -48,10 +61,14 @@ class INNA(Elementwise):
 
     Args:
         params: tensors, named tensors or param groups, as for any torch optimizer; floating point or complex.
-        lr: step size, >= 0 (default 0.1); a float or a one-element tensor.
+        lr: step size, >= 0 (default 0.1); a float or a one-element tensor. With momentum it is that of SGD.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
         weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0).
+        momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and lr
+            (`inna_core.coefficients`). Schedules of lr and momentum leave the lead alone.
+        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum, which makes the steps of
+            SGD with Nesterov's momentum).
         {flags}
 
     Reference: Castera et al., JMLR 22(134), 2021; the equations are in `inna_core.inna`.
@@ -72,10 +89,12 @@ class INNA(Elementwise):
         self,
         params: Any,
         lr: Any = inna_core.INNA.default_lr,
-        alpha: float = inna_core.INNA.alpha,
-        beta: float = inna_core.INNA.beta,
+        alpha: float | None = None,
+        beta: float | None = None,
         weight_decay: float = inna_core.INNA.default_weight_decay,
         *,
+        momentum: float | None = None,
+        lead: float | None = None,
         published_decay: bool = False,
         maximize: bool = False,
         kahan_sum: bool | None = None,
@@ -97,12 +116,16 @@ class INNAprop(Elementwise):
 
     Args:
         params: tensors, named tensors or param groups, as for any torch optimizer; floating point or complex.
-        lr: step size, >= 0 (default 1e-3); a float or a one-element tensor.
+        lr: step size, >= 0 (default 1e-3); a float or a one-element tensor. With momentum it is that of AdamW.
         alpha: viscous damping, >= 0 (default 0.1).
         beta: Newtonian damping, > 0 (default 0.9).
         sigma: decay of the second moment, AdamW's second beta, in [0, 1) (default 0.999).
         eps: added to the root of the second moment, > 0 (default 1e-8).
         weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0.01).
+        momentum: in [0, 1), in place of alpha and beta (default None): AdamW's first beta; keep its lr and weight decay
+            (`inna_core.coefficients`). Schedules of lr and momentum leave the lead alone.
+        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum).
+        betas: momentum and sigma, as AdamW takes them (default None).
         {flags}
 
     Reference: Bolte et al., arXiv:2410.05871, 2024; the equations are in `inna_core.innaprop`.
@@ -122,12 +145,15 @@ class INNAprop(Elementwise):
         self,
         params: Any,
         lr: Any = inna_core.INNAprop.default_lr,
-        alpha: float = inna_core.INNAprop.alpha,
-        beta: float = inna_core.INNAprop.beta,
+        alpha: float | None = None,
+        beta: float | None = None,
         sigma: float = inna_core.INNAprop.sigma,
         eps: float = inna_core.INNAprop.eps,
         weight_decay: float = inna_core.INNAprop.default_weight_decay,
         *,
+        momentum: float | None = None,
+        lead: float | None = None,
+        betas: tuple[float, float] | None = None,
         published_decay: bool = False,
         maximize: bool = False,
         kahan_sum: bool | None = None,
@@ -137,4 +163,11 @@ class INNAprop(Elementwise):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
-        super().__init__(**arguments(locals()))
+        super().__init__(**without_betas(arguments(locals())))
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with hyperparameters of their own; ``betas`` stands for momentum and sigma.
+
+        See `Elementwise.add_param_group`.
+        """
+        super().add_param_group(without_betas(param_group) if isinstance(param_group, dict) else param_group)

@@ -64,7 +64,7 @@ SWEEPS = {
             "decay",
             "power",
             {"q": (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2), "lr": (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)},
-            {"alpha": inna_core.INNA.alpha, "beta": inna_core.INNA.beta},
+            {"alpha": inna_core.INNA().alpha, "beta": inna_core.INNA().beta},
         ),
     )
 }

@@ -14,6 +14,7 @@ from conformance_tests import oracle
 from conformance_tests.matrix.cases import EPS, random_arrays
 from conformance_tests.matrix.table import BY_NAME
 from inna_core import dynamics, schedules
+from inna_core.newton.controller import checked_algorithm
 from inna_core.psi import psi_from_velocity, velocity_from_psi
 from inna_core.weight_decay import update_with_decay
 
@@ -72,6 +73,56 @@ def test_largest_stable_lr_is_where_an_eigenvalue_leaves_the_unit_disc(alpha: fl
     for fraction in (1e-3, 0.1, 0.5, 0.9, 0.999):
         assert max(spectral_radius(fraction * limit, alpha, beta, c) for c in curvatures) <= 1 + 1e-9
     assert max(spectral_radius(1.001 * limit, alpha, beta, c) for c in curvatures) > 1
+
+
+@pytest.mark.parametrize("h", [0.01, 300.0])
+@pytest.mark.parametrize(("m", "lead"), [(0.0, 1.0), (0.9, 0.3), (0.9, 0.7), (0.9, 1.0), (0.9, 1.9), (0.5, 5.0)])
+def test_largest_stable_lr_with_momentum_is_where_an_eigenvalue_leaves_the_unit_disc(
+    m: float, lead: float, h: float
+) -> None:
+    limit = dynamics.largest_stable_lr(h, momentum=m, lead=lead)
+
+    def radius(eta: float) -> float:
+        gamma = eta**0.5
+        return max(spectral_radius(gamma, (1 - m) / gamma, lead * gamma, c * h) for c in (1e-3, 0.1, 0.5, 0.9, 1.0))
+
+    assert max(radius(fraction * limit) for fraction in (1e-3, 0.1, 0.5, 0.9, 0.999)) <= 1 + 1e-9
+    assert radius(1.001 * limit) > 1
+
+
+def test_psi_of_a_run_with_momentum_follows_from_its_coefficients() -> None:
+    """Two steps, psi in between, against the paper's recurrence with the alpha and beta of the step size."""
+    inna, theta, grads = inna_core.INNA(momentum=0.75, lead=2.0), np.asarray([1.0, -2.0]), np.asarray([[3.0, 1.0]] * 2)
+    lr = 0.04
+    by, state, psi_theta = inna.coefficients(lr), inna.init(theta), theta
+    assert by == pytest.approx((0.2, 0.4, 0.25, 0.5))
+    psi = psi_from_velocity(state.velocity, theta, alpha=by.alpha, beta=by.beta)
+    for g in grads:
+        delta, state = inna.update(g, state, theta, lr)
+        theta = theta + delta
+        common = (1 / 0.4 - 1.25) * psi_theta - psi / 0.4
+        psi_theta, psi = psi_theta + 0.2 * (common - 0.4 * g), psi + 0.2 * common
+    assert np.allclose(theta, psi_theta, rtol=1e-14, atol=0)
+    assert np.allclose(psi_from_velocity(state.velocity, theta, alpha=by.alpha, beta=by.beta), psi, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("lead", [0.5, 1.0, 1.75, 3.0])
+def test_the_lead_weighs_the_change_of_the_gradient(lead: float) -> None:
+    m, eta, grads = 0.75, 0.04, random_arrays(0, ((6,),) * 12)
+    inna, theta = inna_core.INNA(momentum=m, lead=lead), np.zeros(6)
+    state, steps = inna.init(theta), []
+    for g in grads:
+        delta, state = inna.update(g, state, theta, eta)
+        steps.append(delta)
+    assert np.allclose(steps[0], -lead * eta * grads[0], rtol=1e-14, atol=0)
+    for k in range(11):
+        want = m * steps[k] - eta * grads[k + 1] - (lead - 1) * eta * (grads[k + 1] - grads[k])
+        assert np.allclose(steps[k + 1], want, rtol=0, atol=1e-15)
+
+
+def test_newton_steps_refuse_a_direction_given_by_momentum() -> None:
+    with pytest.raises(ValueError, match="Invalid algorithm: INNA"):
+        checked_algorithm(inna_core.INNA(momentum=0.9))
 
 
 def test_largest_stable_lr_of_extreme_curvatures() -> None:

@@ -122,8 +122,11 @@ def config_round_trip(name: str) -> dict[str, Any]:
 
 
 def save_model(name: str, path: str) -> list[np.ndarray]:
-    """Train, save the whole model, train on; return the final weights."""
-    model = linear_model(OPTIMIZERS[name](learning_rate=inna_keras.PowerDecay(0.05, 0.25)))
+    """Train, save the whole model, train on; return the final weights.
+
+    Without XLA, which Keras on torch would take for an order to compile the model that it loads.
+    """
+    model = linear_model(OPTIMIZERS[name](learning_rate=inna_keras.PowerDecay(0.05, 0.25)), jit_compile=False)
     fit(model, 2)
     model.save(path)
     fit(model, 2)
@@ -556,3 +559,22 @@ def narrow_model_round_trip(name: str, path: str) -> dict[str, Any]:
     fit(model, 2)
     fit(again, 2)
     return {**found, "went_on": [read(v) for v in again.variables], "want_went_on": [read(v) for v in model.variables]}
+
+
+def nesterov_steps(nesterov: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Steps of `INNA` and of Keras' SGD; 0.875 is a momentum that every precision holds."""
+    lead = None if nesterov else 1.0
+    ours = inna_keras.INNA(0.125, momentum=0.875, lead=lead)
+    return steps(ours, 20), steps(keras.optimizers.SGD(0.125, momentum=0.875, nesterov=nesterov), 20)
+
+
+def momentum_in_config(name: str) -> tuple[Any, Any]:
+    """Momentum and lead after a copy by configuration, once changed, and the error of a conflict."""
+    optimizer = getattr(inna_keras, name)(0.1, momentum=0.9, lead=3.0)
+    optimizer.momentum = 0.8
+    copied = type(optimizer).from_config(optimizer.get_config())
+    try:
+        copied.alpha = 0.5
+    except ValueError as error:
+        return (copied.momentum, copied.lead, copied.alpha), str(error)
+    return (copied.momentum, copied.lead, copied.alpha), None

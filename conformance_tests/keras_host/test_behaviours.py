@@ -10,6 +10,7 @@ import pytest
 
 from conformance_tests.backend_process import Worker
 from conformance_tests.matrix.cases import EPS, representable
+from conformance_tests.matrix.rows import FULLEST
 from conformance_tests.matrix.table import BY_NAME
 from conformance_tests.tiers import nightly_but
 
@@ -30,17 +31,18 @@ def skip_without(backend: str) -> None:
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    skip_without(request.param)
     return request.param
 
 
 @pytest.fixture
 def call(backend: str, workers: Any) -> Any:
+    skip_without(backend)
     worker: Worker = workers({"KERAS_BACKEND": backend})
     return lambda function, *arguments: worker.call(f"conformance_tests.keras_host.scenarios:{function}", *arguments)
 
 
 each_optimizer = pytest.mark.parametrize("name", BY_NAME)
+each_optimizer_nightly = pytest.mark.parametrize("name", nightly_but([FULLEST.name], BY_NAME))
 each_damped_optimizer = pytest.mark.parametrize("name", [name for name in BY_NAME if "alpha" in BY_NAME[name].hyper])
 
 
@@ -59,13 +61,23 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """By name: arguments of `compile`."""
 
+COMPILED_ON_TORCH = ("torch", "jit")
+"""Keras hands this to torch.compile, which takes longer than all other ways together."""
+
+
+def ways_of_fitting() -> list[Any]:
+    """Return (backend, way), nightly but what Keras itself chooses, and XLA."""
+    pairs = [(backend, way) for backend in BACKENDS for way in WAYS]
+    kept = [pair for pair in pairs if pair[1] in ("traced", "jit") and pair != COMPILED_ON_TORCH]
+    return [pytest.param(*pair, marks=[] if pair in kept else [pytest.mark.nightly]) for pair in pairs]
+
 
 @each_optimizer
-@pytest.mark.parametrize("way", nightly_but(["traced", "jit"], WAYS))
+@pytest.mark.parametrize(("backend", "way"), ways_of_fitting())
 def test_fit_makes_the_steps_of_a_loop(name: str, way: str, backend: str, call: Any) -> None:
     if (backend, way) == ("torch", "steps_per_execution"):
         pytest.skip("Keras on torch executes one step at a time")
-    if (backend, way) == ("torch", "jit") and not any(
+    if (backend, way) == COMPILED_ON_TORCH and not any(
         map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "g++")))
     ):
         pytest.skip("Keras on torch hands jit_compile to torch.compile, which finds no C++ compiler here")
@@ -93,7 +105,7 @@ def test_configs_make_the_same_optimizer(name: str, call: Any) -> None:
     assert difference(found["got"], found["want"]) == 0.0
 
 
-@each_optimizer
+@each_optimizer_nightly
 @pytest.mark.parametrize("loader", BACKENDS)
 def test_a_saved_model_goes_on_under_any_backend(
     name: str, loader: str, call: Any, workers: Any, tmp_path: Any
@@ -105,7 +117,7 @@ def test_a_saved_model_goes_on_under_any_backend(
     assert difference(got, want) <= ROUNDING
 
 
-@each_optimizer
+@each_optimizer_nightly
 def test_a_saved_bfloat16_model_keeps_its_float32_state(name: str, call: Any, tmp_path: Any) -> None:
     found = call("narrow_model_round_trip", name, str(tmp_path / "model.keras"))
     assert found["dtypes"] == found["want_dtypes"]
@@ -124,19 +136,16 @@ def test_weights_files_hold_the_state(name: str, call: Any, tmp_path: Any) -> No
     assert any(np.any(x != 0) for x in found["want"])
 
 
-SAME_STEPS = (
-    "accumulation",
-    "averages_that_overwrite",
-    "callable_rate",
-    "copies_go_on",
-    "plain_gradients",
-    "scheduled_by_callback",
-)
-
-
 @each_optimizer
-@pytest.mark.parametrize("check", SAME_STEPS)
+@pytest.mark.parametrize("check", ["accumulation", "averages_that_overwrite", "callable_rate", "plain_gradients"])
 def test_same_steps(name: str, check: str, call: Any) -> None:
+    found = call(check, name)
+    assert difference(found["got"], found["want"]) <= ROUNDING
+
+
+@each_optimizer_nightly
+@pytest.mark.parametrize("check", ["copies_go_on", "scheduled_by_callback"])
+def test_same_steps_of_a_model(name: str, check: str, call: Any) -> None:
     found = call(check, name)
     assert difference(found["got"], found["want"]) <= ROUNDING
 
@@ -249,9 +258,18 @@ EMBEDDINGS: dict[str, tuple[dict[str, Any], str]] = {
 }
 """By name: arguments of the optimizer, and the dtype policy."""
 
+DENSE = ("plain", "LossScaleOptimizer")
+"""What the default tier has of these where gradients of embeddings are dense, as those of a matrix are."""
 
-@each_optimizer
-@pytest.mark.parametrize("way", EMBEDDINGS)
+
+def ways_of_embedding() -> list[Any]:
+    pairs = [(backend, way) for backend in BACKENDS for way in EMBEDDINGS]
+    kept = [(backend, way) for backend, way in pairs if backend == "tensorflow" or way in DENSE]
+    return [pytest.param(*pair, marks=[] if pair in kept else [pytest.mark.nightly]) for pair in pairs]
+
+
+@each_optimizer_nightly
+@pytest.mark.parametrize(("backend", "way"), ways_of_embedding())
 def test_an_embedding_moves_as_a_matrix_does(name: str, way: str, call: Any) -> None:
     options, dtype_policy = EMBEDDINGS[way]
     found = call("embedding_model", name, options, dtype_policy)
@@ -269,7 +287,7 @@ POLICIES = {
 """By policy: dtypes of the variables and of the state."""
 
 
-@each_optimizer
+@each_optimizer_nightly
 @pytest.mark.parametrize("dtype_policy", POLICIES)
 def test_dtype_policies(name: str, dtype_policy: str, call: Any) -> None:
     found = call("policy", name, dtype_policy)
@@ -328,3 +346,16 @@ def test_rounding_on_the_bits_is_what_a_cast_does(dtype: str, call: Any) -> None
     """For every narrow number, its neighbours in float32, the points halfway, infinities and NaNs."""
     got, want = call("rounding", dtype)
     assert np.array_equal(got, want, equal_nan=True)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_leads_1_and_1_plus_momentum_are_the_heavy_ball_and_nesterovs_of_sgd(call: Any, nesterov: bool) -> None:
+    got, want = call("nesterov_steps", nesterov)
+    assert difference(got, want) <= ROUNDING
+
+
+@each_damped_optimizer
+def test_momentum_and_lead_are_configured_and_set(call: Any, name: str) -> None:
+    found, error = call("momentum_in_config", name)
+    assert found == (0.8, 3.0, None)
+    assert "Invalid alpha: 0.5 (expected None where momentum is given)" in error

@@ -43,6 +43,7 @@ class Case:
         name: of the case; in the table without the algorithm's, which `Algorithm` puts before it.
         lrs: step size of each step; a constant schedule is one number.
         hyper: hyperparameters; in the table only those that are not the algorithm's own.
+        without: those of the algorithm's own that are not given.
         weight_decay: rate.
         published_decay: whether the decay acts on the velocity too.
         algorithm: class name in `inna_core`, filled in by `Algorithm`.
@@ -51,6 +52,7 @@ class Case:
     name: str
     lrs: tuple[float, ...]
     hyper: dict[str, float] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
     weight_decay: float = 0.0
     published_decay: bool = False
     algorithm: str = ""
@@ -84,6 +86,7 @@ class Algorithm:
         cases: held against that step on every host; the first stands for the algorithm where its numbers do not matter.
         trial: step size and hyperparameters at which the hosts' own tests see it move, in a few steps and not too far.
         refused: by hyperparameter, numbers out of its range; NaN, infinities and wrong types are added to them.
+        optional: hyperparameters for which None stands for a default.
         optax: name of the function in `inna_optax`, if it is not the name in lower case.
     """
 
@@ -94,6 +97,7 @@ class Algorithm:
     cases: tuple[Case, ...]
     trial: Case
     refused: Mapping[str, tuple[float, ...]]
+    optional: tuple[str, ...] = ()
     optax: str = ""
 
     def __post_init__(self) -> None:
@@ -102,7 +106,8 @@ class Algorithm:
         object.__setattr__(self, "trial", self._filled(self.trial))
 
     def _filled(self, case: Case) -> Case:
-        hyper = {**self.hyper, **case.hyper}
+        own = {name: value for name, value in self.hyper.items() if name not in case.without}
+        hyper = {**own, **case.hyper}
         return replace(case, name=f"{self.optax}-{case.name}", algorithm=self.name, hyper=hyper)
 
     @property
@@ -113,13 +118,22 @@ class Algorithm:
     def refusals(self) -> tuple[Refusal, ...]:
         """Out of range and of a wrong type, for lr, weight_decay and each hyperparameter."""
         refused: dict[str, tuple[float, ...]] = {"lr": (-0.1,), "weight_decay": (-0.1,), **self.refused}
-        # None is how Keras says no decay
+        optional = ("weight_decay", *self.optional)  # None is how Keras says no decay
         return tuple(
             refusal
             for name, values in refused.items()
             for refusal in (*out_of_range(name, *values), *wrong_type(name))
-            if not (name == "weight_decay" and refusal.value is None)
+            if not (name in optional and refusal.value is None)
         )
+
+    def case_with(self, argument: str) -> Case:
+        """Return the first case that gives an argument, or the default one."""
+        return next((case for case in self.cases if argument in case.hyper), self.default)
+
+
+def up_and_down(lr: float, steps: int = 200) -> tuple[float, ...]:
+    """Return step sizes that rise from 0 and fall back to 0, as with a warm-up and a schedule to the end."""
+    return tuple(lr * math.sin(math.pi * k / (steps - 1)) ** 2 if 0 < k < steps - 1 else 0.0 for k in range(steps))
 
 
 def decaying(lr: float, q: float, steps: int = 256) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 What of the matrix the tiers hold:
 
 fast: eager hosts in the widest dtype and one narrow one; all refusals on NumPy; the default cases on compiled hosts.
-default: eager hosts in all dtypes; two refused values of each argument; the contracts of compiled hosts.
+default: eager hosts in all dtypes; two refused values of each argument; the contracts of compiled hosts, in one dtype.
 nightly: all cases and dtypes of compiled hosts; all refused values on all hosts.
 gpu: whatever needs a CUDA device.
 """
@@ -14,7 +14,13 @@ import pytest
 
 from conformance_tests.matrix.cases import Case, Refusal
 from conformance_tests.matrix.hosts import Host
-from conformance_tests.matrix.table import BY_NAME
+from conformance_tests.matrix.table import ALGORITHMS, BY_NAME
+
+PROCESSES = "processes"
+"""The group of all tests that have processes started; many compare backends, so one worker has them all."""
+
+FULLEST = max(ALGORITHMS, key=lambda algorithm: len(algorithm.state))
+"""The algorithm with the largest state: where each row is compiled anew, the others' rows are nightly."""
 
 FULL_REFUSALS = "numpy"
 """The host on which the core refuses every value of every argument."""
@@ -37,10 +43,8 @@ def row(host: Host, *values: Any, id: str = "", tier: str = "default") -> Any:
 
 
 def group_of(host: Host) -> str:
-    """Return the name of what shares a process: a backend is started, and a compiler warmed up, on one worker alone."""
-    if "keras" in host.packages:
-        return f"keras-{host.packages[-1]}"
-    return "-".join([*host.packages, *(["compiled"] if host.compiler else []), *(["devices"] if host.env else [])])
+    """Return the name of what one worker runs, so that a backend is started, and a compiler warmed up, once."""
+    return PROCESSES if host.env else "-".join([*host.packages, *(["compiled"] if host.compiler else [])])
 
 
 def tier_of_case(host: Host, case: Case, dtype: str) -> str:
@@ -53,7 +57,7 @@ def tier_of_case(host: Host, case: Case, dtype: str) -> str:
 def tier_of_property(host: Host, dtype: str | None = None) -> str:
     """Return the tier of a property of a host other than its numbers."""
     if host.compiled:
-        return "default" if dtype in (None, host.wide, host.narrow) else "nightly"
+        return "default" if dtype in (None, host.narrow) else "nightly"
     return "fast" if dtype in (None, host.wide) else "default"
 
 

@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 from conformance_tests import oracle
-from conformance_tests.matrix.cases import Algorithm, Case, decaying
+from conformance_tests.matrix.cases import Algorithm, Case, decaying, up_and_down
 from conformance_tests.matrix.hosts import Host
 
 # --- algorithms
+
+DAMPINGS = ("alpha", "beta")
 
 ALGORITHMS = (
     Algorithm(
@@ -18,7 +20,8 @@ ALGORITHMS = (
         hyper={"alpha": 0.5, "beta": 0.1},
         state={"velocity": "any"},
         step=oracle.inna_step,
-        refused={"alpha": (-1e-9,), "beta": (0.0, -0.1)},
+        refused={"alpha": (-1e-9,), "beta": (0.0, -0.1), "momentum": (-0.1, 1.0), "lead": (0.0, -1.0)},
+        optional=("alpha", "beta", "momentum", "lead"),
         cases=(
             Case("default", (0.1,)),
             Case("decaying", decaying(0.1, 0.25)),
@@ -30,6 +33,8 @@ ALGORITHMS = (
             Case("lr-0", (0.0,)),
             Case("decay", (0.1,), weight_decay=0.3),
             Case("published-decay", (0.1,), weight_decay=0.3, published_decay=True),
+            Case("momentum", (0.1,), {"momentum": 0.9}, without=DAMPINGS, weight_decay=0.3),
+            Case("lead", up_and_down(0.1), {"momentum": 0.8, "lead": 3.0}, without=DAMPINGS, weight_decay=0.3),
         ),
         trial=Case("trial", (0.1,), {"beta": 0.2}),
     ),
@@ -38,7 +43,15 @@ ALGORITHMS = (
         hyper={"alpha": 0.1, "beta": 0.9, "sigma": 0.999, "eps": 1e-8},
         state={"velocity": "any", "second_moment": "nonnegative"},
         step=oracle.innaprop_step,
-        refused={"alpha": (-1e-9,), "beta": (0.0, -0.1), "sigma": (-0.1, 1.0), "eps": (0.0, -1e-8)},
+        refused={
+            "alpha": (-1e-9,),
+            "beta": (0.0, -0.1),
+            "sigma": (-0.1, 1.0),
+            "eps": (0.0, -1e-8),
+            "momentum": (-0.1, 1.0),
+            "lead": (0.0, -1.0),
+        },
+        optional=("alpha", "beta", "momentum", "lead"),
         cases=(
             Case("default", (0.001,)),
             Case("decaying", decaying(0.01, 0.25)),
@@ -50,6 +63,8 @@ ALGORITHMS = (
             Case("large-eps", (0.01,), {"eps": 0.5}),
             Case("decay", (0.01,), weight_decay=0.3),
             Case("published-decay", (0.01,), weight_decay=0.3, published_decay=True),
+            Case("momentum", (0.01,), {"momentum": 0.9}, without=DAMPINGS, weight_decay=0.3),
+            Case("lead", up_and_down(0.01), {"momentum": 0.8, "lead": 3.0}, without=DAMPINGS, weight_decay=0.3),
         ),
         trial=Case("trial", (0.02,), {"alpha": 2.0, "beta": 2.0}),
     ),

@@ -1,6 +1,6 @@
 """What every host promises besides the numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -9,17 +9,18 @@ import pytest
 from conformance_tests.matrix.cases import Case, Refusal, Setup, random_arrays
 from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.hosts.run import Snapshot
-from conformance_tests.matrix.rows import row, tier_of_property, tier_of_refusal
+from conformance_tests.matrix.rows import FULLEST, row, tier_of_property, tier_of_refusal
 from conformance_tests.matrix.table import ALGORITHMS, DEFAULTS, HOSTS
 
 
-def rows(chosen: Callable[[Host], bool] = lambda host: True, compiled: str = "nightly") -> list[Any]:
-    """Return a row a host and algorithm; compiled hosts, which compile anew for each, in a tier of their own."""
+def rows(chosen: Callable[[Host], bool] = lambda host: True, compiled: Collection[Case] = ()) -> list[Any]:
+    """Return a row a host and algorithm; on compiled hosts nightly, but for the cases given."""
+
+    def tier(host: Host, case: Case) -> str:
+        return tier_of_property(host) if case in compiled or not host.compiled else "nightly"
+
     return [
-        row(host, case, id=case.algorithm, tier=compiled if host.compiled else tier_of_property(host))
-        for host in HOSTS
-        if chosen(host)
-        for case in DEFAULTS
+        row(host, case, id=case.algorithm, tier=tier(host, case)) for host in HOSTS if chosen(host) for case in DEFAULTS
     ]
 
 
@@ -100,8 +101,8 @@ def test_dtype_shape_device_and_namespace_are_kept(host: Host, case: Case, dtype
         row(host, case, dtype, id=f"{case.algorithm}-{dtype}", tier=tier_of_property(host, dtype))
         for host in HOSTS
         for case in DEFAULTS
-        # the widest dtype, and those whose state is wider and has a compensation
-        for dtype in (host.wide, *host.state_dtypes)
+        # the widest dtype, and the narrowest or all whose state is wider and has a compensation
+        for dtype in dict.fromkeys((host.wide, *(host.state_dtypes or [host.narrow])))
     ],
 )
 def test_save_and_resume_continues_bitwise(host: Host, case: Case, dtype: str, open_run: Any, tmp_path: Any) -> None:
@@ -124,7 +125,7 @@ def test_save_and_resume_continues_bitwise(host: Host, case: Case, dtype: str, o
 REFUSED = [
     row(
         host,
-        algorithm.default,
+        algorithm.case_with(refusal.argument),
         refusal,
         id=f"{algorithm.name}-{refusal.id}",
         tier=tier_of_refusal(host, refusal, algorithm.refusals),
@@ -174,7 +175,7 @@ BAD_GRADIENTS = {
 
 
 @pytest.mark.parametrize("bad", BAD_GRADIENTS)
-@pytest.mark.parametrize(("host", "case"), rows(compiled="default"))
+@pytest.mark.parametrize(("host", "case"), rows(compiled=[FULLEST.default]))
 def test_a_bad_gradient_changes_nothing(host: Host, case: Case, bad: str, open_run: Any) -> None:
     spoil, gradient_dtype = BAD_GRADIENTS[bad]
     dtype = host.wide

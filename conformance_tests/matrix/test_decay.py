@@ -11,7 +11,8 @@ from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.rows import row, tier_of_property
 from conformance_tests.matrix.table import ALGORITHMS, BY_NAME, DEFAULTS, HOSTS
 
-LR, DECAY, N_STEPS = 0.01, 0.1, 100
+LR, DECAY = 0.01, 0.1
+N_STEPS = 30  # enough for compensations to reach the parameter several times, in bfloat16 too
 SHAPES = ((50,),)
 
 ROWS = [

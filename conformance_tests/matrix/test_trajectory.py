@@ -86,8 +86,19 @@ def reference() -> Any:
     return get
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
-@pytest.mark.parametrize("host", [row(host) for host in HOSTS])
+ALL_PROBLEMS = ("numpy", "torch", "optax-jit")
+"""Hosts that solve all problems in the default tier; the others solve one, since a gradient is a gradient to them."""
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        row(host, problem, id=problem.name, tier="default" if default else "nightly")
+        for host in HOSTS
+        for problem in PROBLEMS
+        for default in [host.name in ALL_PROBLEMS or problem.name == "nonsmooth-rosenbrock"]
+    ],
+)
 def test_problem(host: Host, problem: Problem, open_run: Any, reference: Any) -> None:
     """At every step within 1e4 eps of the reference: 2e-12 in float64, 1e-3 in float32."""
     want = reference(problem)

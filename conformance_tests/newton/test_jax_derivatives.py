@@ -34,9 +34,20 @@ ONE_OF_EACH_KIND = (
 )
 
 
+IN_THE_LOOP = ("dense", "attention", "scan")
+"""Of these layers, what is in the default tier as a loop over groups too, not only with groups unrolled."""
+
+
+def layers_and_forms() -> list[Any]:
+    """Return (layer, most groups that are unrolled)."""
+    kept = [*((name, 32) for name in ONE_OF_EACH_KIND), *((name, 0) for name in IN_THE_LOOP)]
+    pairs = [(name, unrolled) for name in [*JAX_LAYERS, *flax_layers()] for unrolled in (0, 32)]
+    assert set(kept) <= set(pairs)
+    return [pytest.param(*pair, marks=[] if pair in kept else [pytest.mark.nightly]) for pair in pairs]
+
+
 @pytest.mark.usefixtures("jax_on_cpu")
-@pytest.mark.parametrize("unrolled", [0, 32])
-@pytest.mark.parametrize("name", nightly_but(ONE_OF_EACH_KIND, [*JAX_LAYERS, *flax_layers()]))
+@pytest.mark.parametrize(("name", "unrolled"), layers_and_forms())
 def test_layers_agree_with_difference_quotients(name: str, unrolled: int) -> None:
     """Behind a dense layer, in float64, entry by entry and in the loop: relative to the largest entry, to 1e-8."""
     skip_without("jax", "optax", *(["flax"] if name.startswith("flax") else []))
@@ -88,8 +99,9 @@ def jax_summary(network: str, unrolled: int, jit: bool, order: int) -> list[np.n
 
 @pytest.mark.parametrize("network", nightly_but(["mlp"], ["mlp", "cnn"]))
 @pytest.mark.parametrize("unrolled", [0, 32])
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize(
+    ("jit", "order"), [(True, 2), (True, 3), (False, 3), pytest.param(False, 2, marks=pytest.mark.nightly)]
+)
 def test_networks_agree_with_torch(network: str, unrolled: int, jit: bool, order: int) -> None:
     skip_without("torch", "jax", "optax")
     assert closeness(jax_summary(network, unrolled, jit, order), torch_summary(network, order)) <= 1e-10

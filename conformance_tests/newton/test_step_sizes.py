@@ -9,9 +9,11 @@ import pytest
 
 from conformance_tests.newton.frameworks import FRAMEWORKS
 from conformance_tests.newton.subproblems import BOUNDED, KINDS, Subproblem, residual, solved, subproblem, value
+from conformance_tests.tiers import nightly_but
 from inna_core import NewtonStatus, newton_step_sizes
 
-N_INSTANCES = 10_000
+SEEDS = {"some": range(60), "ten thousand": range(60, 770)}
+"""Of random subproblems, of each kind."""
 
 
 EXAMPLE = Subproblem(
@@ -26,7 +28,8 @@ SINGLETONS = Subproblem(
 )
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+# JAX compiles each size anew, and is held against NumPy below
+@pytest.mark.parametrize("framework", nightly_but(["numpy", "strict", "torch"], FRAMEWORKS))
 def test_step_sizes_of_the_hand_computed_example(framework: str) -> None:
     """L = (t1^2 + 2 t2^2)/2 + t1 t2 t3 + t3^3/6 at (1, 2, 3), along its gradient, in two groups, one, and three."""
     make, solve = FRAMEWORKS[framework]()
@@ -66,10 +69,11 @@ def test_frameworks_agree_with_numpy(framework: str, kind: str) -> None:
 # --- what a minimiser is
 
 
+@pytest.mark.parametrize("seeds", nightly_but(["some"], SEEDS))
 @pytest.mark.parametrize("kind", KINDS)
-def test_ten_thousand_solutions_meet_the_optimality_conditions(kind: str) -> None:
+def test_solutions_meet_the_optimality_conditions(kind: str, seeds: str) -> None:
     """Residual at most 1e-10 and M(r) positive semidefinite to -1e-10 where a minimiser exists, status otherwise."""
-    for seed in range(math.ceil(N_INSTANCES / len(KINDS))):
+    for seed in SEEDS[seeds]:
         p = subproblem(kind, seed)
         result = solved(p)
         assert np.all(np.isfinite(result.eta)), seed

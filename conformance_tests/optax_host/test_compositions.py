@@ -400,3 +400,28 @@ def test_the_mask_of_the_decay_may_be_a_function(name: str) -> None:
 def test_every_public_transformation_is_tested_here() -> None:
     public = {name for name in inna_optax.__all__ if name.startswith("inna")}
     assert public == set(TRANSFORMS)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_leads_1_and_1_plus_momentum_are_the_heavy_ball_and_nesterovs_of_sgd(nesterov: bool) -> None:
+    ours = inna_optax.inna(0.1, momentum=0.9, lead=None if nesterov else 1.0)
+    got, _ = rows.plain(ours, tree(0), gradients())
+    want, _ = rows.plain(optax.sgd(0.1, momentum=0.9, nesterov=nesterov), tree(0), gradients())
+    assert largest_difference(got, want) <= 1e-10
+
+
+@each_damped_transform
+def test_momentum_may_be_injected_and_scheduled(name: str) -> None:
+    def momentum(step: Any) -> Any:
+        return 0.9 - 0.01 * step
+
+    def lr(step: Any) -> Any:
+        return 0.01 * step  # 0 at first, where alpha would be infinite
+
+    make = TRANSFORMS[name]
+    got, state = rows.plain(optax.inject_hyperparams(make)(learning_rate=lr, momentum=momentum), tree(0), gradients())
+    params, own = tree(0), make(0.1, momentum=0.9).init(tree(0))
+    for k, g in enumerate(gradients()):
+        params, own = rows.one_step(make(0.01 * k, momentum=0.9 - 0.01 * k), params, own, g)
+    assert largest_difference(got, params) <= ROUNDING
+    assert set(state.hyperparams) >= {"momentum", "learning_rate"}

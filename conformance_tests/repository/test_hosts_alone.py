@@ -1,4 +1,4 @@
-"""Each host works where no other is installed: it makes a step, saves and loads with the others hidden from imports.
+"""Each host works where no other is installed: README's example, a step, saving and loading, with the others hidden.
 
 What is hidden is as good as absent to whoever looks for it. `nox -s isolated` has environments in which it is absent.
 """
@@ -13,7 +13,9 @@ import pytest
 
 from conformance_tests.backend_process import open_here
 from conformance_tests.matrix.cases import random_arrays
-from conformance_tests.matrix.table import DEFAULTS, HOSTS
+from conformance_tests.matrix.rows import FULLEST
+from conformance_tests.matrix.table import HOSTS
+from conformance_tests.repository import readme
 
 FRAMEWORKS = {"array_api_strict", "cupy", "jax", "keras", "optax", "tensorflow", "torch"}
 
@@ -43,17 +45,19 @@ class Hidden:
 
 
 def run_alone(name: str, path: str) -> None:
-    """Make steps with every algorithm, save, load into another run and compare, in this process."""
+    """Run README's example, make a step, save, load into another run and compare, in this process."""
     sys.meta_path[:] = [Hidden(FRAMEWORKS - ALONE[name])]  # type: ignore[list-item]
+    if name in readme.EXAMPLES:
+        readme.run(readme.EXAMPLES[name])
     host = next(host for host in HOSTS if host.name == name)
-    for case in DEFAULTS:
-        run = open_here(host, case.setup(host.narrow), random_arrays(0, dtype=host.narrow))
-        run.step(random_arrays(1, dtype=host.narrow))
-        run.save(path)
-        other = open_here(host, case.setup(host.narrow), random_arrays(2, dtype=host.narrow))
-        other.load(path)
-        for got, want in zip(other.read().params, run.read().params, strict=True):
-            np.testing.assert_array_equal(got, want)
+    setup = FULLEST.default.setup(host.narrow)
+    run = open_here(host, setup, random_arrays(0, dtype=host.narrow))
+    run.step(random_arrays(1, dtype=host.narrow))
+    run.save(path)
+    other = open_here(host, setup, random_arrays(2, dtype=host.narrow))
+    other.load(path)
+    for got, want in zip(other.read().params, run.read().params, strict=True):
+        np.testing.assert_array_equal(got, want)
     loaded = {module.split(".")[0] for module in sys.modules} & FRAMEWORKS
     assert loaded <= ALONE[name], loaded
     print("alone", *sorted(loaded))
@@ -66,7 +70,15 @@ def test_a_host_works_without_the_others(name: str, tmp_path: object) -> None:
             pytest.skip(f"{package} is not installed")
     host = next(host for host in HOSTS if host.name == name)
     code = f"from {__name__} import run_alone; run_alone({name!r}, {str(tmp_path) + '/saved'!r})"
-    env = {**os.environ, **host.env, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    paths = os.pathsep.join(path for path in sys.path if path)
+    # JAX as users have it: without the float64 that this suite switches on
+    env = {**os.environ, "JAX_ENABLE_X64": "0", **host.env, "PYTHONPATH": paths}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].split() == ["alone", *sorted(ALONE[name])]
+
+
+def test_every_example_is_run() -> None:
+    assert readme.README.read_text(encoding="utf-8").count("```python") == len(readme.PRELUDES)
+    assert set(readme.EXAMPLES.values()) == set(readme.PRELUDES)
+    assert set(readme.EXAMPLES) <= set(ALONE)

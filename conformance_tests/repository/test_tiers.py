@@ -33,6 +33,20 @@ import pytest
 def test_of_two_tiers(): ...
 """
 
+GROUPS = """
+import os
+import pytest
+
+@pytest.mark.xdist_group("together")
+@pytest.mark.parametrize("k", range(4))
+def test_of_a_group(k):
+    with open("workers", "a") as file:
+        print(os.environ["PYTEST_XDIST_WORKER"], file=file)
+
+@pytest.mark.parametrize("k", range(4))
+def test_of_no_group(k): ...
+"""
+
 RUNS = {
     "fast": {"fast"},
     "default": {"fast", "default"},
@@ -77,6 +91,16 @@ def test_two_tiers_are_refused(tmp_path: Path) -> None:
     found = collect(tmp_path, TWO, "-m", "")
     assert found.returncode != 0
     assert "test_of_two_tiers is marked fast and nightly; a test has one tier" in found.stdout + found.stderr
+
+
+def test_a_group_runs_on_one_worker(tmp_path: Path) -> None:
+    """Pytest and pytest-xdist agree on what a group is; where they do not, nothing fails, but all takes longer."""
+    (tmp_path / "test_file.py").write_text(GROUPS, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadgroup"]
+    subprocess.run([*command, "test_file.py"], cwd=tmp_path, capture_output=True, check=True)
+    workers = (tmp_path / "workers").read_text(encoding="utf-8").split()
+    assert len(workers) == 4
+    assert len(set(workers)) == 1
 
 
 @pytest.mark.nightly

@@ -86,11 +86,14 @@ def checked_algorithm(algorithm: Any) -> Any:
 
     Raises:
         TypeError: if it is not one (a class, say, in place of an object).
+        ValueError: if it is given by momentum and lead.
     """
     if algorithm is None:
         return Momentum()
     if isinstance(algorithm, type) or not all(hasattr(algorithm, name) for name in ("init", "update", "state_type")):
         raise TypeError(f"Invalid algorithm: {algorithm!r} (expected an algorithm of inna_core, as in INNA())")
+    if getattr(algorithm, "beta", 0.0) is None:  # its step is no multiple of its step of size 1
+        raise ValueError(f"Invalid algorithm: {algorithm!r} (expected alpha and beta in place of momentum)")
     return algorithm
 
 

@@ -29,9 +29,11 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """
     if not (hyper.compiled and hyper.on_host and batch.native and batch.dense) or batch.step is None:
         return None
+    named = hyper.numbers()
     with LOCK:
         update = compiled_update(
             type(hyper.algorithm),
+            tuple(named),
             tuple(batch.slots),
             batch.dtype,
             batch.grads[0].dtype,
@@ -41,7 +43,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
             torch.get_num_threads(),
         )
     # data in double precision, whatever the arrays': other numbers need no other code
-    numbers = torch.tensor([batch.step, *hyper.numbers()], dtype=torch.float64, device=batch.device)
+    numbers = torch.tensor([batch.step, *named.values()], dtype=torch.float64, device=batch.device)
 
     def run() -> None:
         update_in_blocks(lambda row: update(numbers, *row), batch.columns, largest=2**30)
@@ -53,6 +55,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
 def compiled_update(
     algorithm: Any,
     names: tuple[str, ...],
+    slot_names: tuple[str, ...],
     dtype: torch.dtype,
     grad_dtype: torch.dtype,
     device: torch.device,
@@ -62,26 +65,17 @@ def compiled_update(
 ) -> Callable[..., Any]:
     """Return the update of one flat tensor, for a number of threads that share its loop on a CPU.
 
-    It is a function of the numbers (steps made before, lr, weight decay, hyperparameters of the algorithm; float64),
-    the parameter, the gradient and the slots: dense one-dimensional tensors of any one length, updated in place.
+    It is a function of the numbers (steps made before, and the hyperparameters of these names; float64), the parameter,
+    the gradient and the slots: dense one-dimensional tensors of any one length, updated in place.
     """
+    hyper = Hyperparameters(algorithm(), 0.0, 0.0, published_decay=published, maximize=maximize)
 
     def update(numbers: Tensor, p: Tensor, g: Tensor, *slots: Tensor) -> None:
-        k, lr, weight_decay, *hyper = numbers.unbind()
-        state = {**dict(zip(names, slots, strict=True)), "step": k}
-        new = next_values(
-            algorithm(*hyper),
-            p,
-            g,
-            state,
-            lr,
-            weight_decay,
-            published=published,
-            maximize=maximize,
-            rounded=rounded_by_bits,
-        )
+        k, *values = numbers.unbind()
+        state = {**dict(zip(slot_names, slots, strict=True)), "step": k}
+        new = next_values(hyper, dict(zip(names, values, strict=True)), p, g, state, rounded_by_bits)
         p.copy_(new[THETA])
-        for name, slot in zip(names, slots, strict=True):
+        for name, slot in zip(slot_names, slots, strict=True):
             slot.copy_(new[name])
 
     def zeros(dtype: torch.dtype) -> Tensor:
@@ -90,8 +84,8 @@ def compiled_update(
     try:
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own imports
-            slots = [zeros(dtype if name == "compensation" else state_dtype(dtype)) for name in names]
-            numbers = torch.zeros(3 + len(algorithm.__match_args__), dtype=torch.float64, device=device)
+            slots = [zeros(dtype if name == "compensation" else state_dtype(dtype)) for name in slot_names]
+            numbers = torch.zeros(1 + len(names), dtype=torch.float64, device=device)
             arguments = [numbers, zeros(dtype), zeros(grad_dtype), *slots]
             # torch.compile would check its guards at each call, which takes longer than a step of a small tensor
             traced = make_fx(update, tracing_mode="symbolic")(*arguments)

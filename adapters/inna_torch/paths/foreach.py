@@ -15,18 +15,18 @@ from inna_torch._tensors import ACCELERATOR_BLOCK_NUMEL, TORCH, WIDER, Tensors, 
 
 def inna(hyper: Hyperparameters, step: float, theta: Tensors, g: Tensors, v: Tensors) -> None:
     """Make a step of `inna_core.INNA`."""
-    gamma, alpha, beta = hyper.lr, hyper.algorithm.alpha, hyper.algorithm.beta
+    gamma, beta, alpha_gamma, alpha_beta = hyper.coefficients
     sign = -1.0 if hyper.maximize else 1.0
     decay(hyper, theta, v)
     TORCH._foreach_add_(theta, v, alpha=gamma)
     TORCH._foreach_add_(theta, g, alpha=-gamma * beta * sign)
-    TORCH._foreach_mul_(v, 1 - alpha * gamma)
-    TORCH._foreach_add_(v, g, alpha=-gamma * (1 - alpha * beta) * sign)
+    TORCH._foreach_mul_(v, 1 - alpha_gamma)
+    TORCH._foreach_add_(v, g, alpha=-gamma * (1 - alpha_beta) * sign)
 
 
 def innaprop(hyper: Hyperparameters, step: float, theta: Tensors, g: Tensors, v: Tensors, s: Tensors) -> None:
     """Make a step of `inna_core.INNAprop`."""
-    gamma, alpha, beta = hyper.lr, hyper.algorithm.alpha, hyper.algorithm.beta
+    gamma, beta, alpha_gamma, alpha_beta = hyper.coefficients
     sigma, eps = hyper.algorithm.sigma, hyper.algorithm.eps
     sign = -1.0 if hyper.maximize else 1.0
     decay(hyper, theta, v)
@@ -38,8 +38,8 @@ def innaprop(hyper: Hyperparameters, step: float, theta: Tensors, g: Tensors, v:
     TORCH._foreach_add_(denominators, eps * root)
     TORCH._foreach_add_(theta, v, alpha=gamma)
     TORCH._foreach_addcdiv_(theta, g, denominators, value=-gamma * beta * root * sign)
-    TORCH._foreach_mul_(v, 1 - alpha * gamma)
-    TORCH._foreach_addcdiv_(v, g, denominators, value=-gamma * (1 - alpha * beta) * root * sign)
+    TORCH._foreach_mul_(v, 1 - alpha_gamma)
+    TORCH._foreach_addcdiv_(v, g, denominators, value=-gamma * (1 - alpha_beta) * root * sign)
 
 
 def decay(hyper: Hyperparameters, theta: Tensors, v: Tensors) -> None:
@@ -47,7 +47,8 @@ def decay(hyper: Hyperparameters, theta: Tensors, v: Tensors) -> None:
     if hyper.weight_decay:
         shrink = hyper.lr * hyper.weight_decay
         if hyper.published_decay:
-            TORCH._foreach_add_(v, theta, alpha=-shrink * (1 / hyper.algorithm.beta - hyper.algorithm.alpha))
+            _, beta, _, alpha_beta = hyper.coefficients
+            TORCH._foreach_add_(v, theta, alpha=-shrink * (1 - alpha_beta) / beta)
         TORCH._foreach_mul_(theta, 1 - shrink)
 
 

@@ -9,10 +9,11 @@ digits, L = beta sqrt(b) and E = eps sqrt(b) make the last term beta q, with the
 leaves x = v - beta q, the direction of theta, from which q = (v - x) / beta. So two gradient steps y' = y - L (x + W y)
 complete a step of INNAprop (`inna_core.innaprop`) with decoupled weight decay (as published, v is pushed before):
 
-    theta' = theta + gamma (x - lambda theta)             L = -gamma                     W = -lambda
+    theta' = theta + gamma (x - (d / gamma) theta)        L = -gamma                     W = -d / gamma
     v'     = v + gamma ((1/beta - alpha) x - v / beta)    L = -gamma (1/beta - alpha)    W = -1 / (1 - alpha beta)
 
-At alpha beta = 1 the last one is v' = (1 - gamma / beta) v and sees no gradient.
+where d = gamma lambda, or eta lambda with momentum. At alpha beta = 1, and at gamma = 0, where beta may be 0 too, the
+last one is v' = (1 - alpha gamma) v and sees no gradient.
 
 The rounding of x reaches v multiplied by gamma |1/beta - alpha|, and v itself is taken apart into (1 - gamma / beta) v
 and gamma v / beta: both factors may be at most `MAX_AMPLIFICATION` times |1 - alpha gamma|, which v is multiplied by
@@ -69,44 +70,35 @@ class AdamWStep(NamedTuple):
     push: float
 
 
-def adamw_step(
-    lr: float,
-    step: float,
-    *,
-    alpha: float,
-    beta: float,
-    sigma: float,
-    eps: float,
-    weight_decay: float,
-    published_decay: bool = False,
-    maximize: bool = False,
-) -> AdamWStep | None:
-    """Return the kernels' arguments for one step of INNAprop, or None where they cannot make it accurately.
-
-    The arguments are INNAprop's (`inna_core.innaprop`), and the number of steps made before.
+def adamw_step(hyper: Hyperparameters, steps: float) -> AdamWStep | None:
+    """Return the kernels' arguments for a step of INNAprop after so many, or None where they cannot make it accurately.
 
     Example:
+        >>> from inna_core import INNAprop
         >>> theta, v, g = 2.0, 1.0, 3.0
-        >>> step = adamw_step(0.02, 0, alpha=0.5, beta=0.1, sigma=0.9, eps=3.0, weight_decay=0.2)
+        >>> hyper = Hyperparameters(INNAprop(alpha=0.5, beta=0.1, sigma=0.9, eps=3.0), lr=0.02, weight_decay=0.2)
+        >>> step = adamw_step(hyper, 0)
         >>> x = v - step.lr * g / ((0.1 * g**2) ** 0.5 + step.eps)  # q = g / (sqrt(0.1 g^2 / 0.1) + eps) = 0.5
         >>> round(theta - step.parameter.lr * (x + step.parameter.weight_decay * theta), 12)
         2.011
         >>> round(v - step.velocity.lr * (x + step.velocity.weight_decay * v), 12)
         0.9805
     """
-    gamma, one_minus_alpha_beta = lr, 1 - alpha * beta
-    if gamma * max(1.0, abs(one_minus_alpha_beta)) > MAX_AMPLIFICATION * beta * abs(1 - alpha * gamma):
+    gamma, beta, alpha_gamma, alpha_beta = hyper.coefficients
+    sigma, eps, decay = hyper.algorithm.sigma, hyper.algorithm.eps, hyper.lr * hyper.weight_decay
+    one_minus_alpha_beta = 1 - alpha_beta
+    if gamma * max(1.0, abs(one_minus_alpha_beta)) > MAX_AMPLIFICATION * beta * abs(1 - alpha_gamma):
         return None
-    root = math.sqrt(-math.expm1((step + 1) * math.log(sigma))) if sigma else 1.0
+    root = math.sqrt(-math.expm1((steps + 1) * math.log(sigma))) if sigma else 1.0
     return AdamWStep(
-        lr=-beta * root if maximize else beta * root,
+        lr=-beta * root if hyper.maximize else beta * root,
         eps=eps * root,
-        parameter=GradientStep(-gamma, -weight_decay),
+        parameter=GradientStep(-gamma, -decay / gamma if gamma else 0.0),
         velocity=GradientStep(-gamma * one_minus_alpha_beta / beta, -1 / one_minus_alpha_beta)
-        if one_minus_alpha_beta
+        if gamma and one_minus_alpha_beta
         else None,
-        shrink=1 - gamma / beta,
-        push=-gamma * weight_decay * (1 / beta - alpha) if published_decay else 0.0,
+        shrink=1 - alpha_gamma,
+        push=-decay * one_minus_alpha_beta / beta if hyper.published_decay else 0.0,
     )
 
 
@@ -114,19 +106,8 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
     if not (batch.suits_kernels and hyper.on_host and batch.device.type in DEVICES) or batch.step is None:
         return None
-    algorithm = hyper.algorithm
-    step = adamw_step(
-        hyper.lr,
-        batch.step,
-        alpha=algorithm.alpha,
-        beta=algorithm.beta,
-        sigma=algorithm.sigma,
-        eps=algorithm.eps,
-        weight_decay=hyper.weight_decay,
-        published_decay=hyper.published_decay,
-        maximize=hyper.maximize,
-    )
-    return None if step is None else lambda: run(step, algorithm.sigma, batch)
+    step, sigma = adamw_step(hyper, batch.step), hyper.algorithm.sigma
+    return None if step is None else lambda: run(step, sigma, batch)
 
 
 def run(step: AdamWStep, sigma: float, batch: Batch) -> None:

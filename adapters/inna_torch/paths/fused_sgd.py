@@ -44,6 +44,7 @@ from operator import attrgetter
 
 import torch
 
+from inna_core.coefficients import Coefficients
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._tensors import TORCH, Tensors, local_shard
@@ -78,9 +79,7 @@ class KernelStep:
 
 @functools.lru_cache(maxsize=256)
 def kernel_step(
-    lr: float,
-    alpha: float,
-    beta: float,
+    by: Coefficients,
     scale: float | None = None,
     scaled: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -89,9 +88,7 @@ def kernel_step(
     """Return the kernel's arguments for one step of INNA, or None where it cannot make the step accurately.
 
     Args:
-        lr: step size gamma, >= 0.
-        alpha: viscous damping, >= 0.
-        beta: Newtonian damping, > 0.
+        by: what INNA's step multiplies by.
         scale: s > 0, of the velocity in the buffer; None for the one that a constant lr keeps.
         scaled: False where the buffer holds the velocity itself.
         dtype: of the tensors.
@@ -99,21 +96,24 @@ def kernel_step(
 
     Example:
         >>> theta, v, g = 2.0, 1.0, 0.5
-        >>> step = kernel_step(0.02, 0.5, 0.1, scale=1.0)
+        >>> from inna_core import INNA
+        >>> by = INNA(alpha=0.5, beta=0.1).coefficients(0.02)
+        >>> step = kernel_step(by, scale=1.0)
         >>> h = -g if step.maximize else g
         >>> b = step.momentum * v + (1 - step.dampening) * h
         >>> round(theta - step.lr * (h + step.momentum * b), 12)  # theta + lr (v - beta g)
         2.019
         >>> round(b / step.new_scale, 12)  # (1 - alpha lr) v - lr (1 - alpha beta) g
         0.9805
-        >>> step = kernel_step(0.02, 0.5, 0.1, scaled=False)
+        >>> step = kernel_step(by, scaled=False)
         >>> b = step.momentum * v + (1 - step.dampening) * g
         >>> round(theta + step.gradient * g - step.lr * b, 12), round(b, 12)
         (2.019, 0.9805)
     """
-    gamma, on_cpu = lr, device == "cpu"
+    gamma, beta, alpha_gamma, alpha_beta = by
+    on_cpu = device == "cpu"
     scalar_eps = 2.0**-24 if dtype == torch.float32 and not on_cpu else 2.0**-53
-    r, c, gap = 1 - alpha * gamma, gamma * (1 - alpha * beta), beta - gamma
+    r, c, gap = 1 - alpha_gamma, gamma * (1 - alpha_beta), beta - gamma
     if r == 0.0 or max(abs(c), abs(gap)) > MAX_AMPLIFICATION * beta * abs(r):
         return None
     size = abs(r * gap)
@@ -143,12 +143,12 @@ def kernel_step(
 
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
-    device, alpha, beta = batch.device.type, hyper.algorithm.alpha, hyper.algorithm.beta
+    device = batch.device.type
     if not (batch.suits_kernels and hyper.on_host and device in DEVICES):
         return None
     first_scale = batch.states[0].scale if batch.scaled else None
     for scale in (first_scale, None):
-        step = kernel_step(hyper.lr, alpha, beta, scale, batch.scaled, batch.dtype, device)
+        step = kernel_step(hyper.coefficients, scale, batch.scaled, batch.dtype, device)
         if step is not None:
             return functools.partial(run, step, batch, hyper)
     return None
@@ -160,7 +160,7 @@ def run(step: KernelStep, batch: Batch, hyper: Hyperparameters) -> None:
     if hyper.weight_decay:
         decay = hyper.lr * hyper.weight_decay
         if hyper.published_decay:
-            push = decay * (1 / hyper.algorithm.beta - hyper.algorithm.alpha)
+            push = decay * (1 - hyper.coefficients.alpha_beta) / hyper.coefficients.beta
             TORCH._foreach_add_(buffers, params, alpha=-push * step.scale)
         TORCH._foreach_mul_(params, 1 - decay)
     if step.gradient:

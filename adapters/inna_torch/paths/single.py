@@ -21,32 +21,31 @@ THETA = "theta"
 
 
 def next_values(
-    algorithm: Any,
+    hyper: Hyperparameters,
+    numbers: Mapping[str, Any],
     p: Tensor,
     g: Tensor,
     state: Mapping[str, Tensor],
-    lr: Any,
-    weight_decay: Any,
-    *,
-    published: bool,
-    maximize: bool,
     rounded: Callable[[Tensor, torch.dtype], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return the next parameter, under the name `THETA`, and the next entries of its state; nothing is changed.
 
-    With a ``compensation`` in the state the sum is compensated; `rounded` rounds to a narrow dtype.
+    The numbers take the place of those in `hyper`. With a ``compensation`` in the state the sum is compensated;
+    `rounded` rounds to a narrow dtype.
     """
     dtype = state_dtype(p.dtype)
+    own = dict(numbers)
+    lr, weight_decay, algorithm = own.pop("lr"), own.pop("weight_decay"), type(hyper.algorithm)(**own)
     grad, theta = g.to(dtype), p.to(dtype)
     compensation = state["compensation"].to(dtype) if "compensation" in state else None
     delta, next_state = update_with_decay(
         algorithm,
-        -grad if maximize else grad,
+        -grad if hyper.maximize else grad,
         algorithm.state_type(**{name: state[name].to(dtype) for name in algorithm.state_type._fields}),
         theta if compensation is None else theta + compensation,
         lr,
         weight_decay,
-        published=published,
+        published=hyper.published_decay,
         xp=xp,
     )
     new: dict[str, Tensor] = next_state._asdict()
@@ -132,12 +131,8 @@ def differentiable_step(batch: Batch, hyper: Hyperparameters) -> None:
 
 def updated(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[str, Any]) -> dict[str, Tensor]:
     dtype = state_dtype(p.dtype)
-    algorithm = type(hyper.algorithm)(
-        **{name: scalar(getattr(hyper.algorithm, name), p, dtype) for name in hyper.algorithm.__match_args__}
-    )
-    lr, weight_decay = scalar(hyper.lr, p, dtype), scalar(hyper.weight_decay, p, dtype)
-    published, maximize = hyper.published_decay, hyper.maximize
-    return next_values(algorithm, p, g, state, lr, weight_decay, published=published, maximize=maximize)
+    numbers = {name: scalar(value, p, dtype) for name, value in hyper.numbers().items()}
+    return next_values(hyper, numbers, p, g, state)
 
 
 def scalar(value: Any, p: Tensor, dtype: torch.dtype) -> Any:

@@ -106,9 +106,23 @@ class TracedRun(TorchRun):
         torch._dynamo.reset()
         self.compiled = torch.compile(self.optimizer.step, backend="aot_eager")
 
+    def write(self, snapshot: Snapshot, k: int) -> None:
+        """Write into the state that is there: for one that is loaded, a step would be compiled anew."""
+        if not self.optimizer.state:
+            return super().write(snapshot, k)
+        self.k = k
+        with torch.no_grad():
+            for i, p in enumerate(self.params):
+                p.copy_(self._make(snapshot.params[i]))
+                for name, values in snapshot.state.items():
+                    self.optimizer.state[p][name].copy_(self._make(values[i]))
+                if self._counts():
+                    self.optimizer.state[p]["step"].fill_(k)
+        return None
+
     def take_step(self) -> None:
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)  # torch's own imports
-        # A run that loads a state at each step is compiled anew for each; beyond the limit it would be run as it is.
+        # beyond the limit of what is compiled anew it would be run as it is
         with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
             self.compiled()
 

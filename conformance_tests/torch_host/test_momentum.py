@@ -1,0 +1,116 @@
+"""torch optimizers given by momentum and lead: SGD's and AdamW's settings, groups, schedulers, saved states."""
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+import inna_torch  # noqa: E402
+from conformance_tests.torch_host.rows import OPTIMIZERS, PATHS, ROWS, difference, parameters, set_gradients  # noqa: E402
+
+each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+def trained(make: Any, n: int = 50, lrs: Any = None) -> list[Any]:
+    params = parameters()
+    optimizer = make(params)
+    for k in range(n):
+        set_gradients(params, k)
+        for group in optimizer.param_groups:
+            group["lr"] = lrs(k) if lrs else group["lr"]
+        optimizer.step()
+    return params
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+def test_leads_1_and_1_plus_momentum_are_the_heavy_ball_and_nesterovs_of_sgd(path: str, nesterov: bool) -> None:
+    lead = None if nesterov else 1.0
+    got = trained(lambda ps: inna_torch.INNA(ps, 0.1, momentum=0.9, lead=lead, **PATHS[path]))
+    want = trained(lambda ps: torch.optim.SGD(ps, 0.1, momentum=0.9, nesterov=nesterov))
+    assert difference(got, want) <= 1e-10
+
+
+@pytest.mark.parametrize(("optimizer", "flags"), ROWS)
+def test_dampings_that_follow_the_step_size_are_momentum_and_lead(optimizer: Any, flags: Any) -> None:
+    """A run whose alpha, beta and weight decay are set by hand before each step is the run with momentum and lead."""
+    momentum, lead, decay = 0.8, 1.5, 0.3
+    unit = 1.0 if optimizer is inna_torch.INNA else 1 - momentum
+
+    def eta(k: int) -> float:
+        return 0.1 * (1 + k % 7)
+
+    by_hand = parameters()
+    mixed = optimizer(by_hand, **flags)
+    for k in range(20):
+        set_gradients(by_hand, k)
+        gamma = (eta(k) * unit) ** 0.5
+        dampings = {"alpha": (1 - momentum) / gamma, "beta": lead * gamma, "momentum": None, "lead": None}
+        own = {"alpha": None, "beta": None, "momentum": momentum, "lead": lead}
+        # a run may change from one parametrization to the other, since their states are the same
+        as_paper = {"lr": gamma, "weight_decay": decay * eta(k) / gamma, **dampings}
+        mixed.param_groups[0].update(as_paper if k % 2 else {"lr": eta(k), "weight_decay": decay, **own})
+        mixed.step()
+    got = trained(lambda ps: optimizer(ps, momentum=momentum, lead=lead, weight_decay=decay, **flags), n=20, lrs=eta)
+    assert difference(got, by_hand) <= 1e-12
+
+
+@each_optimizer
+def test_a_group_may_choose_the_other_parametrization(optimizer: Any) -> None:
+    params = parameters()
+    groups: list[Any] = [{"params": params[:2], "momentum": 0.9}, {"params": params[2:]}]
+    plain = optimizer(groups, alpha=0.3)
+    assert [(g["alpha"], g["momentum"]) for g in plain.param_groups] == [(None, 0.9), (0.3, None)]
+    other = optimizer([{"params": params[:2], "alpha": 0.3}, {"params": params[2:]}], momentum=0.9)
+    assert [(g["alpha"], g["momentum"]) for g in other.param_groups] == [(0.3, None), (None, 0.9)]
+    with pytest.raises(ValueError, match=r"Invalid alpha: 0\.3 "):
+        other.add_param_group({"params": parameters(shapes=((2,),)), "momentum": 0.5, "alpha": 0.3})
+    set_gradients(params, 0)
+    plain.step()
+    other.step()
+
+
+def test_betas_are_momentum_and_sigma() -> None:
+    decay, others = parameters()[:2], parameters()[2:]
+    groups: list[Any] = [{"params": decay, "betas": (0.8, 0.95)}, {"params": others, "weight_decay": 0.0}]
+    optimizer = inna_torch.INNAprop(groups, 3e-3, betas=(0.9, 0.99))
+    assert [(g["momentum"], g["sigma"]) for g in optimizer.param_groups] == [(0.8, 0.95), (0.9, 0.99)]
+    assert not any("betas" in group for group in optimizer.param_groups)
+    for bad, error in ({"betas": (0.9,)}, TypeError), ({"betas": (0.9, 0.99), "momentum": 0.9}, ValueError):
+        with pytest.raises(error, match="Invalid betas: "):
+            inna_torch.INNAprop(parameters(), **bad)
+
+
+@each_optimizer
+@pytest.mark.parametrize("scheduler", ["OneCycleLR", "CyclicLR"])
+def test_schedulers_cycle_the_momentum(optimizer: Any, scheduler: str) -> None:
+    params = parameters()
+    own = optimizer(params, 0.01, momentum=0.9)
+    numbers = {"OneCycleLR": {"max_lr": 0.1, "total_steps": 20}, "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1}}
+    schedule: Any = getattr(torch.optim.lr_scheduler, scheduler)(own, **numbers[scheduler])
+    found = set()
+    for k in range(20):
+        set_gradients(params, k)
+        own.step()
+        found.add(own.param_groups[0]["momentum"])
+        schedule.step() if k < 19 else None
+    assert len(found) > 10
+    assert all(torch.isfinite(p).all() for p in params)
+
+
+@each_optimizer
+def test_groups_saved_before_momentum_existed_keep_their_dampings(optimizer: Any) -> None:
+    params = parameters()
+    set_gradients(params, 0)
+    old = optimizer(params, alpha=0.3, beta=0.2)
+    old.step()
+    saved = old.state_dict()
+    for group in saved["param_groups"]:
+        del group["momentum"], group["lead"]
+    new = optimizer(parameters(), momentum=0.9)
+    new.load_state_dict(saved)
+    entries = {name: new.param_groups[0][name] for name in ("alpha", "beta", "momentum", "lead")}
+    assert entries == {"alpha": 0.3, "beta": 0.2, "momentum": None, "lead": None}
+    set_gradients(new.param_groups[0]["params"], 1)
+    new.step()
