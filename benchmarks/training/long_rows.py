@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 import inna_torch
-from benchmarks.training import carried
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def adamw(name: str, lr: float, betas: tuple[float, float], decay: float) -> Lon
 def innaprop(lead: float, lr: float, betas: tuple[float, float], decay: float) -> LongRow:
     """Return INNAprop with AdamW's setting."""
     setting = {"lr": lr, "momentum": betas[0], "lead": lead, "sigma": betas[1], "weight_decay": decay}
-    return LongRow(f"innaprop-{lead:g}", f"INNAprop, AdamW's setting, lead {lead:g}", carried.innaprop, setting)
+    return LongRow(f"innaprop-{lead:g}", f"INNAprop, AdamW's setting, lead {lead:g}", inna_torch.INNAprop, setting)
 
 
 def decayed(row: LongRow, decay: float) -> LongRow:
@@ -89,7 +88,7 @@ MNIST = by_name(
     LongRow("adam", "Adam, lr 0.001", torch.optim.Adam, {"lr": 1e-3, "betas": MNIST_BETAS}),
     adamw("adamw", 1e-3, MNIST_BETAS, MNIST_DECAY),
     LongRow("momentum", "SGD, Nesterov, lr 0.05", torch.optim.SGD, {**SGD, "nesterov": True}),
-    LongRow("inna-1.9", "INNA, SGD's setting, lead 1.9", carried.inna, {**SGD, "lead": 1.9}),
+    LongRow("inna-1.9", "INNA, SGD's setting, lead 1.9", inna_torch.INNA, {**SGD, "lead": 1.9}),
     *(innaprop(lead, 1e-3, MNIST_BETAS, MNIST_DECAY) for lead in (1.9, 3.0)),
     *(
         published(f"innaprop-{name}", pair, 1e-3, MNIST_DECAY, true=False, sigma=0.999)

@@ -1,8 +1,8 @@
 """Train INNA with SGD's tuned setting and INNAprop with AdamW's, carried over by formula: no trial of their own.
 
-`benchmarks.training.carried` has the formulas. The leads are 1, 1 + m, 3 and 5. Beside them are run, with the same
-seeds: the peers with their tuned setting, NAdam with AdamW's, AdamW with a third less and a third more lr, and INNA and
-INNAprop with alpha and beta constant, so that the schedule changes their momentum.
+lr, momentum and decay are the peer's; the leads are 1, 1 + m, 3 and 5. Beside them are run, with the same seeds: the
+peers with their tuned setting, NAdam with AdamW's, AdamW with a third less and a third more lr, and INNA and INNAprop
+with the alpha and beta that follow at the peak of the schedule, so that their momentum grows as the lr falls.
 Needs the results of `python -m benchmarks training` for the two peers; goes on where it was interrupted.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
+import inna_core
 import inna_torch
-from benchmarks.training import carried
 from benchmarks.training.console import device, progress, some_of
 from benchmarks.training.data import MissingDataError
 from benchmarks.training.optimizers import Row, alone
@@ -84,11 +84,18 @@ def innaprop_of_adamw(drawn: Drawn, lead: float | None) -> dict[str, Any]:
     return {**kept, "momentum": m, "lead": 1 + m if lead is None else lead, "sigma": sigma}
 
 
-def alpha_beta(optimizer: carried.Carried, setting: dict[str, Any]) -> dict[str, Any]:
-    """Return lr, alpha, beta and weight decay at the peak of a schedule that leaves alpha and beta as they are."""
-    others = {name: value for name, value in setting.items() if name == "sigma"}
-    given = {name: value for name, value in setting.items() if name not in others}
-    return {**optimizer.entries(**{"weight_decay": 0.0, **given}), **others}
+def alpha_beta(algorithm: Callable[..., Any], setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dampings in place of momentum and lead, as they are at the peak of a schedule, and the decay for them.
+
+    Args:
+        algorithm: of inna_core.
+        setting: lr, momentum, lead and, as far as given, sigma and weight decay.
+    """
+    at_peak = algorithm(momentum=setting["momentum"], lead=setting["lead"]).coefficients(setting["lr"])
+    own = {name: value for name, value in setting.items() if name not in ("lr", "momentum", "lead")}
+    # a step takes lr * weight_decay, and lr is gamma now
+    own["weight_decay"] = own.get("weight_decay", 0.0) * setting["lr"] / at_peak.gamma
+    return {"lr": at_peak.gamma, "alpha": at_peak.alpha, "beta": at_peak.beta, **own}
 
 
 LEADS: tuple[float | None, ...] = (1.0, None, 3.0, 5.0)
@@ -118,10 +125,10 @@ BOTH = tuple(REGIMES)
 TRANSFERS = (
     Transfer("momentum", "SGD, Nesterov", "momentum", torch.optim.SGD, lambda drawn: {**sgd(drawn), "nesterov": True}),
     Transfer("heavy-ball", "SGD, heavy ball", "momentum", torch.optim.SGD, sgd),
-    *with_leads("inna", "INNA", "momentum", carried.inna, inna_of_sgd),
+    *with_leads("inna", "INNA", "momentum", inna_torch.INNA, inna_of_sgd),
     Transfer(
         *("inna", "INNA, α and β constant", "momentum", inna_torch.INNA),
-        lambda drawn: alpha_beta(carried.inna, inna_of_sgd(drawn, None)),
+        lambda drawn: alpha_beta(inna_core.INNA, inna_of_sgd(drawn, None)),
         regimes=BOTH,
     ),
     Transfer("adamw", "AdamW", "adamw", torch.optim.AdamW, adamw),
@@ -130,10 +137,10 @@ TRANSFERS = (
     Transfer(
         *("nadam", "NAdam", "adamw", torch.optim.NAdam), lambda drawn: {**adamw(drawn), "decoupled_weight_decay": True}
     ),
-    *with_leads("innaprop", "INNAprop", "adamw", carried.innaprop, innaprop_of_adamw),
+    *with_leads("innaprop", "INNAprop", "adamw", inna_torch.INNAprop, innaprop_of_adamw),
     Transfer(
         *("innaprop", "INNAprop, α and β constant", "adamw", inna_torch.INNAprop),
-        lambda drawn: alpha_beta(carried.innaprop, innaprop_of_adamw(drawn, None)),
+        lambda drawn: alpha_beta(inna_core.INNAprop, innaprop_of_adamw(drawn, None)),
         regimes=BOTH,
     ),
 )
