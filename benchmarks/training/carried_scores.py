@@ -15,14 +15,14 @@ from benchmarks.training.results import Store
 from benchmarks.training.tasks import TASKS
 
 GPT_TASK = "gpt-2000"
-GPT_NAMES = {
+LONG_NAMES = {
     **{name: name for name in ("adamw", "adamw-less", "adamw-more", "nadam")},
     "innaprop-lead-1": "innaprop-1",
     "innaprop-lead-m": "innaprop-1.9",
     "innaprop-lead-3": "innaprop-3",
     "innaprop-lead-5": "innaprop-5",
 }
-"""The rows of the short tasks, in the long one."""
+"""The rows of the short tasks, as the long ones name them."""
 
 LEADS = tuple(transfer.lead_name("innaprop", lead) for lead in transfer.LEADS)
 
@@ -144,8 +144,8 @@ def compared(
 def seven(store: Store, name: str, seeds: Sequence[int] | None = None) -> dict[str, Comparison]:
     """Return a row beside AdamW on the six short tasks and the GPT of nanoGPT, as far as there are results."""
     found = {task: compared(store, task, name, "adamw", seeds) for task in TASKS}
-    if name in GPT_NAMES:
-        found[GPT_TASK] = compared(store, GPT_TASK, GPT_NAMES[name], "adamw", seeds)
+    if name in LONG_NAMES:
+        found[GPT_TASK] = compared(store, GPT_TASK, LONG_NAMES[name], "adamw", seeds)
     return {task: comparison for task, comparison in found.items() if comparison is not None}
 
 
