@@ -76,9 +76,9 @@ def inna_of_sgd(drawn: Drawn, lead: float | None) -> dict[str, Any]:
     return {**setting, "lead": 1 + setting["momentum"] if lead is None else lead}
 
 
-def innaprop_of_adamw(drawn: Drawn, lead: float | None) -> dict[str, Any]:
+def innaprop_of_adamw(drawn: Drawn, lead: float | None, lr_factor: float = 1.0) -> dict[str, Any]:
     """Return lr, momentum, lead (None: 1 + momentum), sigma and weight decay for AdamW's setting."""
-    setting = adamw(drawn)
+    setting = adamw(drawn, lr_factor)
     m, sigma = setting["betas"]
     kept = {name: setting[name] for name in ("lr", "weight_decay")}
     return {**kept, "momentum": m, "lead": 1 + m if lead is None else lead, "sigma": sigma}
@@ -138,6 +138,10 @@ TRANSFERS = (
         *("nadam", "NAdam", "adamw", torch.optim.NAdam), lambda drawn: {**adamw(drawn), "decoupled_weight_decay": True}
     ),
     *with_leads("innaprop", "INNAprop", "adamw", inna_torch.INNAprop, innaprop_of_adamw),
+    Transfer(
+        *("innaprop-lead-m-less", "INNAprop, lead 1 + m, lr a third less", "adamw", inna_torch.INNAprop),
+        lambda drawn: innaprop_of_adamw(drawn, None, 2 / 3),
+    ),
     Transfer(
         *("innaprop", "INNAprop, α and β constant", "adamw", inna_torch.INNAprop),
         lambda drawn: alpha_beta(inna_core.INNAprop, innaprop_of_adamw(drawn, None)),
