@@ -78,10 +78,10 @@ class INNA:
         True
     """
 
-    alpha: Scalar | None = None
-    beta: Scalar | None = None
-    momentum: Scalar | None = None
-    lead: Scalar | None = None
+    alpha: Scalar = None
+    beta: Scalar = None
+    momentum: Scalar = None
+    lead: Scalar = None
 
     state_type: ClassVar[type] = INNAState
     default_lr: ClassVar[float] = 0.1

@@ -86,12 +86,12 @@ class INNAprop:
         array([-0.02,  0.02])
     """
 
-    alpha: Scalar | None = None
-    beta: Scalar | None = None
+    alpha: Scalar = None
+    beta: Scalar = None
     sigma: Scalar = 0.999
     eps: Scalar = 1e-8
-    momentum: Scalar | None = None
-    lead: Scalar | None = None
+    momentum: Scalar = None
+    lead: Scalar = None
 
     state_type: ClassVar[type] = INNApropState
     default_lr: ClassVar[float] = 1e-3

@@ -1,7 +1,8 @@
 """What the parameters of a group that are updated alike have in common, gathered and checked before a step."""
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -26,9 +27,8 @@ from inna_torch._tensors import (
 )
 
 LAYOUT, SHAPE, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "shape", "dtype", "device", "is_cpu"))
-CONTIGUOUS: Callable[[Tensor], bool] = torch.Tensor.is_contiguous
-KIND = attrgetter("shape", "dtype", "device", "layout")
-KIND_ON_CPU = attrgetter("shape", "dtype", "is_cpu", "layout")
+KIND = attrgetter("shape", "dtype", "device")
+KIND_ON_CPU = attrgetter("shape", "dtype", "is_cpu")
 ONE = torch.tensor(1.0, device="cpu")
 
 
@@ -90,10 +90,11 @@ def held_entries(states: Iterable[Any]) -> list[dict[str, Any]]:
     return [state.entries if type(state) is ScaledState else state for state in states]
 
 
-def slot_names(hyper: Hyperparameters, dtype: torch.dtype) -> list[str]:
+@functools.cache
+def slot_names(algorithm: Any, kahan_sum: bool | None, dtype: torch.dtype) -> list[str]:
     """Return the entries of a state that hold a tensor like the parameter."""
-    names = [name for name in hyper.algorithm.state_type._fields if name != "step"]
-    compensated = dtype in WIDER if hyper.kahan_sum is None else hyper.kahan_sum
+    names = [name for name in algorithm.state_type._fields if name != "step"]
+    compensated = dtype in WIDER if kahan_sum is None else kahan_sum
     return [*names, "compensation"] if compensated else names
 
 
@@ -104,23 +105,16 @@ def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters
         RuntimeError: if a gradient is sparse, or a parameter cannot be written in place.
         TypeError, ValueError: if a gradient or a state does not fit its parameter.
     """
-    owners, grads, own_states = [], [], []
-    for p in params:
-        grad = p.grad
-        if grad is not None:
-            owners.append(p)
-            grads.append(grad)
-            own_states.append(states[p])
-    if len(set(map(DTYPE, owners))) == 1:
-        return gather_dtype(owners, grads, own_states, hyper)
-    parts = partition([list(map(DTYPE, owners))], [owners, grads, own_states]) if owners else []
+    owners = [p for p in params if p.grad is not None]
+    grads: list[Any] = [p.grad for p in owners]
+    parts = partition([list(map(DTYPE, owners))], [owners, grads, [states[p] for p in owners]]) if owners else []
     return [batch for own, g, held in parts for batch in gather_dtype(own, g, held, hyper)]
 
 
 def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hyperparameters) -> list[Batch]:
     """Return the batches of parameters of one dtype."""
     dtype = owners[0].dtype
-    names = slot_names(hyper, dtype)
+    names = slot_names(type(hyper.algorithm), hyper.kahan_sum, dtype)
     held = held_entries(states)
     try:
         slots = [[entries[name] for entries in held] for name in names]
@@ -128,14 +122,16 @@ def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hype
         for p, state in zip(owners, states, strict=True):
             init_state(p, state, hyper)
         slots = [[entries[name] for entries in held] for name in names]
-    counts = "step" in hyper.algorithm.state_type._fields
-    counters: list[Any] = [entries.get("step") for entries in held] if counts else []
-    steps = steps_before(counters, hyper) or [0.0] * len(owners)
+    counters: list[Any] = []
+    steps: list[float | None] = [0.0] * len(owners)
+    if "step" in hyper.algorithm.state_type._fields:
+        counters = [entries.get("step") for entries in held]
+        steps = steps_before(counters, hyper)
     columns = [owners, grads, *slots]
     if (
-        alike(columns)
-        and len(set(steps)) == 1 == len(set(map(type, states)))
+        len(set(steps)) == 1 == len(set(map(type, states)))
         and not (hyper.differentiable or hyper.capturable)
+        and alike(columns)
     ):
         named = dict(zip(names, slots, strict=True))
         return [Batch(owners, grads, named, states, steps[0], counters, dtype, owners[0].device, True, True)]
@@ -156,14 +152,15 @@ def alike(columns: list[Tensors]) -> bool:
     """Return whether all is well at first sight: contiguous, on one device, of one wide dtype, with fitting shapes."""
     kind = KIND_ON_CPU if columns[0][0].is_cpu else KIND
     first = list(map(kind, columns[0]))
-    _, dtype, device, layout = first[0]
+    _, dtype, device = first[0]
+    tensors = list(chain.from_iterable(columns))
     return (
         dtype in (torch.float32, torch.float64)
-        and layout is torch.strided
-        and NATIVE_TENSOR_TYPES.issuperset(map(type, chain.from_iterable(columns)))
-        and all(list(map(kind, column)) == first for column in columns[1:])
-        and all(k[2] == device for k in first)
-        and all(map(CONTIGUOUS, chain.from_iterable(columns)))
+        and NATIVE_TENSOR_TYPES.issuperset(map(type, tensors))
+        and [list(map(kind, column)) for column in columns[1:]] == [first] * (len(columns) - 1)
+        and {k[2] for k in first} == {device}
+        and set(map(LAYOUT, tensors)) == {torch.strided}
+        and all(map(torch.Tensor.is_contiguous, tensors))
     )
 
 
@@ -215,7 +212,7 @@ def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
             held.update(made)
             if type(state) is ScaledState:
                 state.scale = 1.0
-        if "compensation" in slot_names(hyper, p.dtype) and "compensation" not in held:
+        if "compensation" in slot_names(type(hyper.algorithm), hyper.kahan_sum, p.dtype) and "compensation" not in held:
             held["compensation"] = torch.zeros_like(p, requires_grad=False)
 
 

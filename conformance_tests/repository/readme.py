@@ -1,44 +1,28 @@
-"""README's examples, to be run as they are written."""
+"""The examples of README and of docs/momentum.md, to be run as they are written."""
 
 import contextlib
 import re
 import tempfile
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[2] / "README.md"
-
-# what each example takes for granted, by the module it imports
-PRELUDES = {
-    "inna_torch": """
-import torch
-model, loss_fn, x, y = torch.nn.Linear(2, 1), torch.nn.MSELoss(), torch.ones(4, 2), torch.zeros(4, 1)
-""",
-    "inna_optax": """
-import jax.numpy as jnp
-params = {"w": jnp.ones(3)}
-grads = params
-""",
-    "inna_keras": """
-import keras, numpy as np
-model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-x, y = np.ones((4, 2)), np.zeros((4, 1))
-""",
-    "inna_core": """
-import numpy as np
-theta = grad = np.ones(3)
-""",
-}
+ROOT = Path(__file__).resolve().parents[2]
+BLOCKS = [
+    block
+    for page in ("README.md", "docs/momentum.md")
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+]
 
 
-def example(module: str) -> str:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (found,) = [block for block in blocks if f"from {module} import" in block]
-    return found
+def examples(module: str) -> list[str]:
+    """Return the examples that import from a module."""
+    return [block for block in BLOCKS if re.search(rf"^(from|import) {module}\b", block, re.MULTILINE)]
 
 
 def run(module: str) -> None:
+    """Run a module's examples, as they are when they are pasted."""
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
-        exec(PRELUDES[module] + example(module), {})
+        for code in examples(module):
+            exec(code, {})
 
 
 EXAMPLES = {

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from inna_core.coefficients import Coefficients
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._tensors import Tensor, state_dtype, update_in_blocks
@@ -43,7 +44,8 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
             torch.get_num_threads(),
         )
     # data in double precision, whatever the arrays': other numbers need no other code
-    numbers = torch.tensor([batch.step, *named.values()], dtype=torch.float64, device=batch.device)
+    by = hyper.coefficients if hasattr(hyper.algorithm, "coefficients") else ()
+    numbers = torch.tensor([batch.step, *named.values(), *by], dtype=torch.float64, device=batch.device)
 
     def run() -> None:
         update_in_blocks(lambda row: update(numbers, *row), batch.columns, largest=2**30)
@@ -65,15 +67,20 @@ def compiled_update(
 ) -> Callable[..., Any]:
     """Return the update of one flat tensor, for a number of threads that share its loop on a CPU.
 
-    It is a function of the numbers (steps made before, and the hyperparameters of these names; float64), the parameter,
-    the gradient and the slots: dense one-dimensional tensors of any one length, updated in place.
+    It is a function of the numbers (steps made before, the hyperparameters of these names, and what a step multiplies
+    by, if the algorithm says so; float64), the parameter, the gradient and the slots: dense one-dimensional tensors of
+    any one length, updated in place.
     """
-    hyper = Hyperparameters(algorithm(), 0.0, 0.0, published_decay=published, maximize=maximize)
+    by = len(Coefficients._fields) if hasattr(algorithm, "coefficients") else 0
 
     def update(numbers: Tensor, p: Tensor, g: Tensor, *slots: Tensor) -> None:
         k, *values = numbers.unbind()
+        own = dict(zip(names, values, strict=False))
+        # a root in the loop would cost several per cent
+        kind = with_coefficients(algorithm, Coefficients(*values[-by:])) if by else algorithm
+        hyper = Hyperparameters(kind(), 0.0, 0.0, published_decay=published, maximize=maximize)
         state = {**dict(zip(slot_names, slots, strict=True)), "step": k}
-        new = next_values(hyper, dict(zip(names, values, strict=True)), p, g, state, rounded_by_bits)
+        new = next_values(hyper, own, p, g, state, rounded_by_bits)
         p.copy_(new[THETA])
         for name, slot in zip(slot_names, slots, strict=True):
             slot.copy_(new[name])
@@ -85,7 +92,7 @@ def compiled_update(
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own imports
             slots = [zeros(dtype if name == "compensation" else state_dtype(dtype)) for name in slot_names]
-            numbers = torch.zeros(1 + len(names), dtype=torch.float64, device=device)
+            numbers = torch.zeros(1 + len(names) + by, dtype=torch.float64, device=device)
             arguments = [numbers, zeros(dtype), zeros(grad_dtype), *slots]
             # torch.compile would check its guards at each call, which takes longer than a step of a small tensor
             traced = make_fx(update, tracing_mode="symbolic")(*arguments)
@@ -97,3 +104,8 @@ def compiled_update(
             f"Invalid compiled: True (expected False where inductor cannot compile {algorithm.__name__}): {error}"
         ) from error
     return compiled
+
+
+def with_coefficients(algorithm: Any, by: Coefficients) -> Any:
+    """Return a class like the algorithm's whose steps multiply by what was computed before."""
+    return type(algorithm.__name__, (algorithm,), {"coefficients": lambda *_: by})

@@ -196,10 +196,29 @@ def scaled_velocities(batch: Batch, scale: float) -> Tensors:
     return buffers
 
 
-def kernel(params: Tensors, grads: Tensors, buffers: Tensors, *, lr: float, **arguments: float) -> None:
+def kernel(
+    params: Tensors,
+    grads: Tensors,
+    buffers: Tensors,
+    *,
+    lr: float,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+) -> None:
     """Call torch's SGD kernel; the tensors at the same position are dense and alike in memory."""
-    zeros = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "maximize": False}
-    TORCH._fused_sgd_(params, grads, buffers, lr=lr, is_first_step=False, **{**zeros, **arguments})
+    TORCH._fused_sgd_(
+        *(params, grads, buffers),
+        weight_decay=weight_decay,
+        momentum=momentum,
+        lr=lr,
+        dampening=dampening,
+        nesterov=nesterov,
+        maximize=maximize,
+        is_first_step=False,
+    )
 
 
 def equal_strides(columns: list[Tensors]) -> list[Tensors]:

@@ -1,11 +1,13 @@
 """The order in which the paths are asked for a step."""
 
+import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -25,7 +27,7 @@ def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[],
 
     `warned` holds the paths that a warning has named already; one more may be added.
     """
-    path, step = next((path, step) for path in paths(batch, hyper) if (step := path.plan(batch, hyper)) is not None)
+    path, step = first_plan(batch, hyper)
     if hyper.fused and path is not FUSED.get(type(hyper.algorithm)):
         warn_not_fused(path.__name__.split(".")[-1], warned)
     if path is fused_sgd or not batch.scaled:
@@ -39,18 +41,23 @@ def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[],
     return unscale_and_step
 
 
-def paths(batch: Batch, hyper: Hyperparameters) -> Iterator[ModuleType]:
-    automatic = hyper.foreach is None and hyper.fused is None
-    fused = FUSED.get(type(hyper.algorithm)) if automatic or hyper.fused else None
-    if fused is fused_sgd and not hyper.differentiable:  # one pass over memory, as compiled code
-        yield fused_sgd
-    yield compiled
-    if not hyper.differentiable:
-        if fused is not None:
-            yield fused
-        if automatic or hyper.foreach or hyper.fused:
-            yield foreach
-    yield single
+def first_plan(batch: Batch, hyper: Hyperparameters) -> tuple[ModuleType, Callable[[], None]]:
+    for path in paths(type(hyper.algorithm), hyper.foreach, hyper.fused, hyper.differentiable):
+        if (step := path.plan(batch, hyper)) is not None:
+            return path, step
+    raise AssertionError("the last path takes every batch")
+
+
+@functools.cache
+def paths(algorithm: type, foreach_flag: bool | None, fused_flag: bool | None, differentiable: bool) -> list[Any]:
+    """Return the paths in the order in which they are asked; the last takes every batch."""
+    automatic = foreach_flag is None and fused_flag is None
+    fused = [FUSED[algorithm]] if algorithm in FUSED and (automatic or fused_flag) else []
+    if differentiable:
+        return [compiled, single]
+    # the SGD kernel makes one pass over memory, as compiled code does
+    first, second = (fused, []) if fused == [fused_sgd] else ([], fused)
+    return [*first, compiled, *second, *([foreach] if automatic or foreach_flag or fused_flag else []), single]
 
 
 def warn_not_fused(path: str, warned: set[str]) -> None:
