@@ -8,6 +8,7 @@ from benchmarks.training import ablation, transfer
 from benchmarks.training.carried_scores import (
     GPT_TASK,
     LEADS,
+    LONG_NAMES,
     Comparison,
     Ends,
     chosen_lead,
@@ -84,6 +85,19 @@ def ends_beside_adamw(store: Store) -> str:
             cells = [ends(c[task].validation) if task in c else "" for c in found.values()]
             rows.append([task_of(task).title, *cells])
     return table(heading(found, ["task"]), rows)
+
+
+def carried_short(store: Store) -> str:
+    """Return AdamW beside INNAprop with the default lead, on all tasks, the long ones too."""
+    rows = []
+    for task in (*TASKS, *LONG):
+        name = LONG_NAMES["innaprop-lead-m"] if task in LONG else "innaprop-lead-m"
+        found = compared(store, task, name, "adamw")
+        if found is not None:
+            cells = [str(found.seeds), ends(found.peer), ends(found.validation), saved(found)]
+            rows.append([task_of(task).title, *cells])
+    titles = ["seeds", "AdamW, final validation loss", "INNAprop, same setting", "reaches AdamW's final loss sooner by"]
+    return table(["task", *titles], rows)
 
 
 def leads(store: Store) -> str:
@@ -196,6 +210,7 @@ def blocks(store: Store) -> dict[str, str]:
     return {
         "carried-adamw": sooner_than_adamw(store),
         "carried-ends": ends_beside_adamw(store),
+        "carried-short": carried_short(store),
         "carried-leads": leads(store),
         "carried-sgd": beside_sgd(store),
         "long-gpt": long_runs(store, GPT_TASK),
