@@ -111,7 +111,7 @@ MUTANTS = (
     Mutant("torch: the AdamW kernel's velocity step", f"{TORCH}/paths/fused_adamw.py", "-gamma * one_minus_alpha_beta / beta", "-gamma * one_minus_alpha_beta", rows("torch-fused", LOCKSTEP)),
     Mutant("torch: the AdamW kernel's own friction", f"{TORCH}/paths/fused_adamw.py", "beta, -1 / one_minus_alpha_beta", "beta, 1 / one_minus_alpha_beta", rows("torch-fused", LOCKSTEP)),
     Mutant("torch: the AdamW kernel far out", f"{TORCH}/paths/fused_adamw.py", "MAX_AMPLIFICATION = 1.0", "MAX_AMPLIFICATION = 1e9", rows("accurate or torch-fused", "torch_host/test_path_selection.py", LOCKSTEP)),
-    Mutant("torch: counts that differ taken for one", f"{TORCH}/_batch.py", "and len(set(steps)) == 1 == len(", "and 1 == len(", rows("", "torch_host/test_features.py", "torch_host/test_path_selection.py", "torch_host/test_state.py")),
+    Mutant("torch: counts that differ taken for one", f"{TORCH}/_batch.py", "and len(set(steps)) == 1 == len(", "and 1 == len(", rows("as_if_alone", "torch_host/test_features.py")),
     Mutant("optax: float16's small compensations lost", OPTAX, "multiple = jnp.round(x * 2.0**24) * 2.0**-24", "multiple = (x + 0.75) - 0.75", rows("same_on_every_host and optax", LOW)),
     Mutant("keras on torch: the gradient's own part", f"{TORCH}/paths/fused_sgd.py", "gradient=-gamma * gap / r", "gradient=-gamma * gap", rows("keras-torch", LOCKSTEP)),
     Mutant("keras on torch: the wrong group decays", KERAS, "self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0", "0.0 if self.weight_decay and self._use_weight_decay(variable) else self.weight_decay or 0.0", rows("torch and excluded_from_decay", KERAS_HOST)),

@@ -72,7 +72,7 @@ def ways_of_fitting() -> list[Any]:
     return [pytest.param(*pair, marks=[] if pair in kept else [pytest.mark.nightly]) for pair in pairs]
 
 
-@each_optimizer
+@each_optimizer_nightly
 @pytest.mark.parametrize(("backend", "way"), ways_of_fitting())
 def test_fit_makes_the_steps_of_a_loop(name: str, way: str, backend: str, call: Any) -> None:
     if (backend, way) == ("torch", "steps_per_execution"):
@@ -297,7 +297,7 @@ def test_dtype_policies(name: str, dtype_policy: str, call: Any) -> None:
     assert (found["optimizer"] == "LossScaleOptimizer") == (dtype_policy == "mixed_float16")
 
 
-@each_optimizer
+@each_optimizer_nightly
 def test_data_parallel_on_eight_devices(name: str, workers: Any) -> None:
     skip_without("jax")
     env = {
@@ -310,7 +310,7 @@ def test_data_parallel_on_eight_devices(name: str, workers: Any) -> None:
     assert difference(found["got"], found["want"]) <= ROUNDING
 
 
-@each_optimizer
+@each_optimizer_nightly
 def test_mirrored_strategy_on_two_devices(name: str, workers: Any) -> None:
     skip_without("tensorflow")
     # a process of its own: logical devices are made before anything is computed, and of CPUs

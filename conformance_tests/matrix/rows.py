@@ -3,8 +3,9 @@
 What of the matrix the tiers hold:
 
 fast: eager hosts in the widest dtype and one narrow one; all refusals on NumPy; the default cases on compiled hosts.
-default: eager hosts in all dtypes; two refused values of each argument; the contracts of compiled hosts, in one dtype.
-nightly: all cases and dtypes of compiled hosts; all refused values on all hosts.
+default: eager hosts in all dtypes (Keras, slow as it is, in two, and with the default cases in the others); two refused
+    values of each argument; the contracts of compiled hosts in one dtype.
+nightly: all cases and dtypes on all hosts; all refused values on all hosts.
 gpu: whatever needs a CUDA device.
 """
 
@@ -49,9 +50,12 @@ def group_of(host: Host) -> str:
 
 def tier_of_case(host: Host, case: Case, dtype: str) -> str:
     """Return the tier of a step of a case in a dtype against the oracle."""
-    if not host.compiled:
-        return "fast" if dtype in (host.wide, host.narrow) else "default"
-    return "fast" if case == BY_NAME[case.algorithm].default and dtype == host.narrow else "nightly"
+    default = case == BY_NAME[case.algorithm].default
+    if host.compiled:
+        return "fast" if default and dtype == host.narrow else "nightly"
+    if dtype in (host.wide, host.narrow):
+        return "fast"
+    return "default" if default or not host.env else "nightly"
 
 
 def tier_of_property(host: Host, dtype: str | None = None) -> str:
@@ -59,6 +63,12 @@ def tier_of_property(host: Host, dtype: str | None = None) -> str:
     if host.compiled:
         return "default" if dtype in (None, host.narrow) else "nightly"
     return "fast" if dtype in (None, host.wide) else "default"
+
+
+def tier_of_dtype(host: Host, case: Case, dtype: str) -> str:
+    """Return the tier of a property that each dtype and algorithm has: smaller states have it in fewer dtypes."""
+    few = () if host.compiled else (host.wide, host.narrow)
+    return tier_of_property(host, dtype) if case == FULLEST.default or dtype in few else "nightly"
 
 
 def tier_of_refusal(host: Host, refusal: Refusal, refusals: tuple[Refusal, ...]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from conformance_tests.matrix.cases import Case, Refusal, Setup, random_arrays
 from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.hosts.run import Snapshot
-from conformance_tests.matrix.rows import FULLEST, row, tier_of_property, tier_of_refusal
+from conformance_tests.matrix.rows import FULLEST, row, tier_of_dtype, tier_of_property, tier_of_refusal
 from conformance_tests.matrix.table import ALGORITHMS, DEFAULTS, HOSTS
 
 
@@ -73,7 +73,7 @@ def test_parameters_and_state_are_not_mutated(host: Host, case: Case, open_run: 
 @pytest.mark.parametrize(
     ("host", "case", "dtype"),
     [
-        row(host, case, dtype, id=f"{case.algorithm}-{dtype}", tier=tier_of_property(host, dtype))
+        row(host, case, dtype, id=f"{case.algorithm}-{dtype}", tier=tier_of_dtype(host, case, dtype))
         for host in HOSTS
         for case in DEFAULTS
         for dtype in host.dtypes
@@ -98,7 +98,7 @@ def test_dtype_shape_device_and_namespace_are_kept(host: Host, case: Case, dtype
 @pytest.mark.parametrize(
     ("host", "case", "dtype"),
     [
-        row(host, case, dtype, id=f"{case.algorithm}-{dtype}", tier=tier_of_property(host, dtype))
+        row(host, case, dtype, id=f"{case.algorithm}-{dtype}", tier=tier_of_dtype(host, case, dtype))
         for host in HOSTS
         for case in DEFAULTS
         # the widest dtype, and the narrowest or all whose state is wider and has a compensation

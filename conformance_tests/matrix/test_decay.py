@@ -8,7 +8,7 @@ import pytest
 
 from conformance_tests.matrix.cases import EPS, Case, Setup, random_arrays
 from conformance_tests.matrix.hosts import Host
-from conformance_tests.matrix.rows import row, tier_of_property
+from conformance_tests.matrix.rows import row, tier_of_dtype
 from conformance_tests.matrix.table import ALGORITHMS, BY_NAME, DEFAULTS, HOSTS
 
 LR, DECAY = 0.01, 0.1
@@ -16,7 +16,7 @@ N_STEPS = 30  # enough for compensations to reach the parameter several times, i
 SHAPES = ((50,),)
 
 ROWS = [
-    row(host, case, dtype, id=f"{case.algorithm}-{dtype}", tier=tier_of_property(host, dtype))
+    row(host, case, dtype, id=f"{case.algorithm}-{dtype}", tier=tier_of_dtype(host, case, dtype))
     for host in HOSTS
     for case in DEFAULTS
     for dtype in host.dtypes

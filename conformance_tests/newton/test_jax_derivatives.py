@@ -1,6 +1,7 @@
 """Summaries in JAX: against difference quotients for every layer, and against torch."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from conformance_tests.newton.networks import (
     torch_summary,
 )
 from conformance_tests.tiers import nightly_but
+
+# long, so on the worker that begins with the matrix' rows of optax
+pytestmark = pytest.mark.xdist_group("optax")
 
 
 @pytest.fixture
@@ -81,6 +85,13 @@ def test_layers_agree_with_difference_quotients(name: str, unrolled: int) -> Non
         assert max(largest_errors(evaluate, len(params))) <= 1e-8
 
 
+def forms_of_summaries() -> list[Any]:
+    """Return (most groups that are unrolled, whether jitted, order), nightly but these."""
+    kept = [(0, True, 3), (32, True, 3), (0, True, 2)]
+    every = list(product((0, 32), (True, False), (2, 3)))
+    return [pytest.param(*form, marks=[] if form in kept else [pytest.mark.nightly]) for form in every]
+
+
 def jax_summary(network: str, unrolled: int, jit: bool, order: int) -> list[np.ndarray]:
     import jax
     import jax.numpy as jnp
@@ -98,10 +109,7 @@ def jax_summary(network: str, unrolled: int, jit: bool, order: int) -> list[np.n
 
 
 @pytest.mark.parametrize("network", nightly_but(["mlp"], ["mlp", "cnn"]))
-@pytest.mark.parametrize("unrolled", [0, 32])
-@pytest.mark.parametrize(
-    ("jit", "order"), [(True, 2), (True, 3), (False, 3), pytest.param(False, 2, marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize(("unrolled", "jit", "order"), forms_of_summaries())
 def test_networks_agree_with_torch(network: str, unrolled: int, jit: bool, order: int) -> None:
     skip_without("torch", "jax", "optax")
     assert closeness(jax_summary(network, unrolled, jit, order), torch_summary(network, order)) <= 1e-10

@@ -10,6 +10,9 @@ from conformance_tests.newton.networks import jax_loss, problem, skip_without, t
 from conformance_tests.newton.torch_networks import ALGORITHMS, torch_steps
 from inna_core import INNA, StepSizes, Summary
 
+# long, so on the worker that begins with the matrix' rows of optax
+pytestmark = pytest.mark.xdist_group("optax")
+
 
 def from_the_third_step(step: Any) -> Any:
     return 1.0 * (step >= 2)
@@ -120,32 +123,39 @@ def test_step_sizes_are_solved_in_float64_without_x64() -> None:
 
 
 def test_works_in_chain_and_multi_steps() -> None:
-    skip_without("jax", "optax")
+    """Two gradients a step make the steps of the torch optimizer."""
+    skip_without("jax", "optax", "torch")
     import jax
     import jax.numpy as jnp
     import optax
+    import torch
 
     import inna_optax
+    import inna_torch
+
+    jax.config.update("jax_enable_x64", True)
 
     def loss(p: Any) -> Any:
-        return jnp.sum((p["w"] - 1.0) ** 2)
+        return ((p["w"] - 1.0) ** 2).sum()
 
-    plain = inna_optax.newton_summary(INNA(), rule=StepSizes(period=2))
-    ends = []
-    for optimizer, steps in ((plain, 4), (optax.MultiSteps(optax.chain(optax.identity(), plain), 2), 8)):
+    rule = StepSizes(period=2)
+    plain = inna_optax.newton_summary(INNA(), rule=rule)
+    optimizer = optax.MultiSteps(optax.chain(optax.identity(), plain), 2)
 
-        @jax.jit
-        def step(params: Any, state: Any, update: Any = optimizer.update) -> Any:
-            updates, state = update(jax.grad(loss)(params), state, params, value_fn=loss)
-            return optax.apply_updates(params, updates), state
+    @jax.jit
+    def step(params: Any, state: Any) -> Any:
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params, value_fn=loss)
+        return optax.apply_updates(params, updates), state
 
-        params = {"w": jnp.zeros(3)}
-        state = optimizer.init(params)
-        for _ in range(steps):
-            params, state = step(params, state)
-        ends.append(np.asarray(params["w"]))
-    assert np.allclose(*ends, rtol=1e-6)
-    assert not np.any(ends[0] == 0)
+    params = {"w": jnp.zeros(3)}
+    state = optimizer.init(params)
+    for _ in range(8):
+        params, state = step(params, state)
+    w = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    other = inna_torch.NewtonSummary([w], lambda: loss({"w": w}), INNA(), rule=rule)
+    torch_steps(other, lambda: loss({"w": w}), 4)
+    assert np.allclose(params["w"], w.detach(), rtol=1e-6)
+    assert not np.any(w.detach().numpy() == 0)
 
 
 def test_update_without_a_loss_is_refused() -> None:

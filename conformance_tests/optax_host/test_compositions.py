@@ -1,5 +1,6 @@
 """The optax transformations inside everything that optax, JAX and their users put around them."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,13 @@ import jax.numpy as jnp  # noqa: E402
 
 import inna_optax  # noqa: E402
 from conformance_tests.matrix.cases import EPS  # noqa: E402
+from conformance_tests.matrix.rows import FULLEST  # noqa: E402
 from conformance_tests.optax_host import scenarios as rows  # noqa: E402
 from conformance_tests.optax_host.scenarios import N_STEPS, RUNS, TRANSFORMS, gradients, largest_difference, make, tree  # noqa: E402
 from inna_core.schedules import PowerDecay  # noqa: E402
+
+# long, so on the worker that begins with the matrix' rows of optax
+pytestmark = pytest.mark.xdist_group("optax")
 
 ROUNDING = 1e-13
 """A few float64 steps in another order of operations; a wrong step is off by 1e-2 here."""
@@ -30,17 +35,18 @@ def step_of(state: Any) -> int:
 BOUNDS = {"float64": ROUNDING, "bfloat16": EPS["bfloat16"] / 2, "complex128": ROUNDING}
 
 
-@each_transform
-@pytest.mark.parametrize(
-    ("run", "dtype", "bound"),
-    [
-        pytest.param(run, dtype, bound, marks=[] if dtype == "float64" or run == "jit" else [pytest.mark.nightly])
-        for run in RUNS
-        for dtype, bound in BOUNDS.items()
+def compositions() -> list[Any]:
+    """Return (name, run, dtype, bound), nightly but jit, and all others in float64 with the largest state."""
+    found = []
+    for name, run, (dtype, bound) in product(TRANSFORMS, RUNS, BOUNDS.items()):
+        default = run == "jit" or (dtype == "float64" and name == FULLEST.optax)
         # MultiSteps averages gradients in float32, whatever they are
-        if dtype != "complex128" or "MultiSteps" not in run
-    ],
-)
+        if dtype != "complex128" or "MultiSteps" not in run:
+            found.append(pytest.param(name, run, dtype, bound, marks=[] if default else [pytest.mark.nightly]))
+    return found
+
+
+@pytest.mark.parametrize(("name", "run", "dtype", "bound"), compositions())
 def test_a_composition_makes_the_steps_of_a_plain_loop(name: str, run: str, dtype: str, bound: float) -> None:
     params, grads = tree(0, dtype), gradients(dtype=dtype)
     want = rows.plain(make(name), params, grads)

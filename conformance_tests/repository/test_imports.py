@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from conformance_tests.tiers import nightly_but
+
 FRAMEWORKS = {
     "inna_torch",
     "inna_optax",
@@ -51,7 +53,10 @@ def loaded(first: str, then: str, env: dict[str, str]) -> tuple[set[str], set[st
     return FRAMEWORKS & set(before.split()), FRAMEWORKS & set(after.split())
 
 
-@pytest.mark.parametrize("row", ALLOWED)
+ONE_BACKEND = ("inna_core", "inna_torch", "inna_optax", "inna_keras on jax")
+
+
+@pytest.mark.parametrize("row", nightly_but(ONE_BACKEND, ALLOWED))
 def test_import_loads_no_other_framework(row: str) -> None:
     packages, allowed, env = ALLOWED[row]
     for package in packages:

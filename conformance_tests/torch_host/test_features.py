@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 import inna_torch  # noqa: E402
 from conformance_tests.torch_host.rows import (  # noqa: E402
     OPTIMIZERS,
+    PATHS,
     ROWS,
     difference,
     parameters,
@@ -178,6 +179,22 @@ def test_groups_missing_gradients_and_late_groups(optimizer: Any, flags: dict[st
         assert difference(ours, plain) < 1e-13
     if optimizer is inna_torch.INNAprop:
         assert [float(instances[0].state[p]["step"]) for p in ours] == [6.0, 4.0, 6.0, 3.0, 4.0]
+
+
+@EACH
+@pytest.mark.parametrize("path", ["single", "foreach", "fused", "default"])
+def test_a_parameter_that_misses_a_step_goes_on_as_if_alone(optimizer: Any, path: str) -> None:
+    """Beside parameters that missed none, and with whose count its bias correction would be another."""
+    ours, alone = (parameters(shapes=((7,), (7,), (7,))) for _ in range(2))
+    together, apart = optimizer(ours, lr=0.05, **PATHS[path]), [optimizer([p], lr=0.05, foreach=False) for p in alone]
+    for k in range(4):
+        set_gradients(ours, k)
+        set_gradients(alone, k)
+        if k == 1:
+            ours[1].grad = alone[1].grad = None
+        for instance in (together, *apart):
+            instance.step()
+        assert difference(ours, alone) < 1e-13
 
 
 @EACH
