@@ -11,6 +11,7 @@ from benchmarks.training.carried_scores import (
     LONG_NAMES,
     Comparison,
     Ends,
+    Finals,
     chosen_lead,
     compare,
     compared,
@@ -49,13 +50,17 @@ def ends(found: Ends, digits: Callable[[float], str] = number) -> str:
     return digits(found.mean) + ("" if math.isnan(found.deviation) else f" ± {found.deviation:.2g}")
 
 
+def signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
 def heading(names: Iterable[str], first: Sequence[str]) -> list[str]:
     return [*first, *(BY_NAME[name].title for name in names)]
 
 
 def sooner_than_adamw(store: Store) -> str:
     """Return how much sooner each row reaches AdamW's own final loss, on each task and over all."""
-    found = {name: seven(store, name) for name in ADAMW_ROWS}
+    found = {name: found for name in ADAMW_ROWS if (found := seven(store, name))}
     rows = []
     for task in (*TASKS, GPT_TASK):
         peer = seven(store, "adamw").get(task)
@@ -67,18 +72,18 @@ def sooner_than_adamw(store: Store) -> str:
             ]
             title = f"{task_of(task).title} ({max(seeds)} seeds)"
             rows.append([title, f"{peer.steps:.0f} of {task_of(task).steps:,}", *cells])
-    verdicts = {name: verdict(c) for name, c in found.items() if c}
+    verdicts = {name: verdict(c) for name, c in found.items()}
     rows += [
         ["**median**", "", *(f"**{percent(verdicts[name].median)}**" for name in found)],
         ["**sooner on**", "", *(f"**{verdicts[name].ahead} of {verdicts[name].tasks}**" for name in found)],
         ["**ends behind on**", "", *(f"**{len(verdicts[name].behind)} of {verdicts[name].tasks}**" for name in found)],
     ]
-    return table(heading(ADAMW_ROWS, ["task", "AdamW's steps"]), rows)
+    return table(heading(found, ["task", "AdamW's steps"]), rows)
 
 
 def ends_beside_adamw(store: Store) -> str:
     """Return the final validation losses of the same rows."""
-    found = {name: seven(store, name) for name in ("adamw", *ADAMW_ROWS)}
+    found = {name: found for name in ("adamw", *ADAMW_ROWS) if (found := seven(store, name))}
     rows = []
     for task in (*TASKS, GPT_TASK):
         if task in found["adamw"]:
@@ -129,6 +134,13 @@ def beside_sgd(store: Store) -> str:
     return table(heading(("momentum", *SGD_ROWS), ["task"]), rows)
 
 
+def difference(finals: Finals, peers: Finals) -> Ends:
+    """Return how much higher the final validation losses are than a peer's with the same seeds."""
+    peer = {final["seed"]: final["validation"] for final in peers if final["finished"]}
+    common = [final for final in finals if final["seed"] in peer]
+    return Ends.of([final["validation"] - peer[final["seed"]] if final["finished"] else None for final in common])
+
+
 def long_runs(store: Store, name: str) -> str:
     """Return the rows of a long task, as far as there are results."""
     task, rows = LONG[name].task, []
@@ -142,6 +154,7 @@ def long_runs(store: Store, name: str) -> str:
                 str(len(finals)),
                 f"{own.steps:.0f}" if math.isfinite(own.steps) else "–",
                 "" if row.name == "adamw" else saved(own),
+                "" if row.name == "adamw" else ends(difference(finals, finals_of(store, name, "adamw")), signed),
                 ends(Ends.of([final["validation"] for final in finals]), "{:.4g}".format),
                 ends(Ends.of([final["test"] for final in finals]), metric),
                 f"{seconds:.0f}",

@@ -248,12 +248,12 @@ def test_the_command_runs_all_rows_of_a_seed_before_the_next(
 def test_tables_leave_out_what_was_not_run(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for path in STORE.folder.glob("*.json"):
-        if not path.name.startswith(("long_gpt-2000_nadam", "ablation_digits")):
+        if not path.name.startswith(("long_gpt-2000_innaprop-5", "ablation_digits")):
             (tmp_path / path.name).write_bytes(path.read_bytes())
     before, after = report_carried.blocks(STORE), report_carried.blocks(store)
     assert before.keys() == after.keys()
-    assert "NAdam" in before["long-gpt"]
-    assert "NAdam" not in after["long-gpt"]
+    assert "lead 5" in before["long-gpt"]
+    assert "lead 5" not in after["long-gpt"]
 
 
 def test_the_warm_up_of_no_steps_starts_at_the_peak() -> None:
