@@ -118,23 +118,17 @@ def compare(finals: Finals, peers: Finals) -> Comparison:
     )
 
 
-def finals_of(store: Store, task: str, name: str, regime: str = "cosine") -> list[Mapping[str, Any]]:
+def finals_of(store: Store, task: str, name: str) -> list[Mapping[str, Any]]:
     """Return the stored runs of a row on a short task or a long one, by seed."""
     if task in LONG_ROWS:
         return store.read(*long.names(task, name)).get("final", [])
-    return store.read(*transfer.names(task, regime, transfer.BY_NAME[name])).get("final", [])
+    return store.read(*transfer.names(task, "cosine", transfer.BY_NAME[name])).get("final", [])
 
 
-def compared(
-    store: Store, task: str, name: str, peer: str, seeds: Sequence[int] | None = None, regime: str = "cosine"
-) -> Comparison | None:
+def compared(store: Store, task: str, name: str, peer: str, seeds: Sequence[int] | None = None) -> Comparison | None:
     """Return a row beside a peer on the seeds that both have, or on those of `seeds` among them; None without any."""
     pairs = [
-        {
-            final["seed"]: final
-            for final in finals_of(store, task, row, regime)
-            if seeds is None or final["seed"] in seeds
-        }
+        {final["seed"]: final for final in finals_of(store, task, row) if seeds is None or final["seed"] in seeds}
         for row in (name, peer)
     ]
     common = sorted(pairs[0].keys() & pairs[1].keys())

@@ -22,7 +22,6 @@ from benchmarks.training.carried_scores import (
 from benchmarks.training.long_rows import ROWS as LONG_ROWS
 from benchmarks.training.long_tasks import LONG
 from benchmarks.training.results import Store
-from benchmarks.training.schedules import REGIMES
 from benchmarks.training.tables import number, percent, table
 from benchmarks.training.tasks import TASKS, Task
 from benchmarks.training.transfer import BY_NAME, CHOOSING, CONFIRMING
@@ -200,24 +199,6 @@ def peers_of(store: Store, task: str, question: str, case: str) -> list[Mapping[
     return [final for final in found if final["seed"] in CHOOSING]
 
 
-def constant(store: Store, regime: str) -> str:
-    """Return where INNA and INNAprop end with alpha and beta constant, beside the tuned peers, on the peers' seeds."""
-    rows = []
-    for task in TASKS:
-        cells = []
-        for name, peer in (("inna", "momentum"), ("innaprop", "adamw")):
-            finals, peers = finals_of(store, task, name, regime), store.read(task, regime, peer).get("final", [])
-            if not finals or not peers:
-                continue
-            seeds = {final["seed"] for final in peers}
-            own = compare([final for final in finals if final["seed"] in seeds], peers)
-            cells += [ends(own.peer), f"{ends(own.validation)}; {saved(own)}"]
-        if cells:
-            rows.append([TASKS[task].title, *cells])
-    titles = ("SGD, momentum", "INNA", "AdamW", "INNAprop")
-    return table(["", *titles], rows)
-
-
 def blocks(store: Store) -> dict[str, str]:
     """Return the generated parts by name."""
     return {
@@ -228,7 +209,6 @@ def blocks(store: Store) -> dict[str, str]:
         "carried-sgd": beside_sgd(store),
         "long-gpt": long_runs(store, GPT_TASK),
         "long-mnist": long_runs(store, "mnist-20"),
-        **{f"transfer-{regime}": constant(store, regime) for regime in REGIMES},
         "ablation-warmup": ablations(store, "warmup"),
         "ablation-batch": ablations(store, "batch"),
     }

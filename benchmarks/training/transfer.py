@@ -2,7 +2,8 @@
 
 lr, momentum and decay are the peer's; the leads are 1, 1 + m, 3 and 5. Beside them are run, with the same seeds: the
 peers with their tuned setting, NAdam with AdamW's, AdamW with a third less and a third more lr, and INNA and INNAprop
-with the alpha and beta that follow at the peak of the schedule, so that their momentum grows as the lr falls.
+with the alpha and beta that follow at the peak of the schedule, so that their momentum grows as the lr falls. The
+schedule is the cosine.
 Needs the results of `python -m benchmarks training` for the two peers; goes on where it was interrupted.
 """
 
@@ -46,7 +47,6 @@ class Transfer:
         peer: whose setting it takes.
         optimizer: makes it from parameters.
         convert: the peer's setting, as drawn, to the optimizer's own arguments.
-        regimes: of step sizes, in which it is run.
     """
 
     name: str
@@ -54,7 +54,6 @@ class Transfer:
     peer: str
     optimizer: Callable[..., torch.optim.Optimizer]
     convert: Callable[[Drawn], dict[str, Any]]
-    regimes: tuple[str, ...] = ("cosine",)
 
     @property
     def row(self) -> Row:
@@ -120,8 +119,6 @@ def with_leads(base: str, title: str, peer: str, optimizer: Any, convert: Callab
     )
 
 
-BOTH = tuple(REGIMES)
-
 TRANSFERS = (
     Transfer("momentum", "SGD, Nesterov", "momentum", torch.optim.SGD, lambda drawn: {**sgd(drawn), "nesterov": True}),
     Transfer("heavy-ball", "SGD, heavy ball", "momentum", torch.optim.SGD, sgd),
@@ -129,7 +126,6 @@ TRANSFERS = (
     Transfer(
         *("inna", "INNA, α and β constant", "momentum", inna_torch.INNA),
         lambda drawn: alpha_beta(inna_core.INNA, inna_of_sgd(drawn, None)),
-        regimes=BOTH,
     ),
     Transfer("adamw", "AdamW", "adamw", torch.optim.AdamW, adamw),
     Transfer("adamw-less", "AdamW, lr a third less", "adamw", torch.optim.AdamW, lambda drawn: adamw(drawn, 2 / 3)),
@@ -145,7 +141,6 @@ TRANSFERS = (
     Transfer(
         *("innaprop", "INNAprop, α and β constant", "adamw", inna_torch.INNAprop),
         lambda drawn: alpha_beta(inna_core.INNAprop, innaprop_of_adamw(drawn, None)),
-        regimes=BOTH,
     ),
 )
 
@@ -205,26 +200,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for option, known in (("--task", TASKS), ("--regime", REGIMES), ("--optimizer", BY_NAME)):
+    for option, known in (("--task", TASKS), ("--optimizer", BY_NAME)):
         parser.add_argument(option, type=some_of(known), default=list(known), help=f"some of {','.join(known)} (all)")
     parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda (%(default)s)")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (benchmarks/results/training)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     store = Store(options.out)
-    todo = [
-        (TASKS[task], REGIMES[regime], BY_NAME[name])
-        for task in options.task
-        for regime in options.regime
-        for name in options.optimizer
-        if regime in BY_NAME[name].regimes
-    ]
+    todo = [(TASKS[task], BY_NAME[name]) for task in options.task for name in options.optimizer]
     with progress(Console()) as bars:
-        bar = bars.add_task("", total=sum(task.steps * len(ALL_SEEDS) for task, _, _ in todo))
-        for task, regime, transfer in todo:
-            bars.update(bar, description=f"{task.name}, {regime.name}, {transfer.name}")
+        bar = bars.add_task("", total=sum(task.steps * len(ALL_SEEDS) for task, _ in todo))
+        for task, transfer in todo:
+            bars.update(bar, description=f"{task.name}, {transfer.name}")
             try:
-                complete(task, regime, transfer, store, options.device, lambda steps: bars.advance(bar, steps))
+                complete(
+                    task, REGIMES["cosine"], transfer, store, options.device, lambda steps: bars.advance(bar, steps)
+                )
             except MissingDataError as error:
                 print(error, file=sys.stderr)
                 return 1

@@ -22,7 +22,7 @@ from benchmarks.training.long_rows import ROWS, LongRow
 from benchmarks.training.long_tasks import LONG, LongTask
 from benchmarks.training.optimizers import OPTIMIZERS
 from benchmarks.training.results import OtherProtocolError, Store
-from benchmarks.training.schedules import REGIMES, WarmupCosine
+from benchmarks.training.schedules import WarmupCosine
 from benchmarks.training.study import settings
 from benchmarks.training.tasks import TASKS, Task
 
@@ -221,18 +221,17 @@ def test_committed_transfers_are_of_this_code() -> None:
     """The stored settings are those that follow now from the peers' tuned ones."""
     found = set()
     for task in TASKS:
-        for regime in REGIMES:
-            for row in (row for row in transfer.TRANSFERS if regime in row.regimes):
-                drawn = transfer.tuned_setting(task, regime, row.peer, STORE)
-                stored = STORE.read(*transfer.names(task, regime, row))
-                assert drawn is not None
-                if not stored:
-                    continue
-                found.add((task, regime, row.name))
-                assert [run["seed"] for run in stored["final"]] == list(transfer.ALL_SEEDS)
-                for name, value in row.convert(drawn).items():
-                    assert stored["protocol"]["setting"][name] == pytest.approx(value, rel=1e-3)
-    assert {(task, "cosine", name) for task in TASKS for name in ("adamw", *carried_scores.LEADS)} <= found
+        for row in transfer.TRANSFERS:
+            drawn = transfer.tuned_setting(task, "cosine", row.peer, STORE)
+            stored = STORE.read(*transfer.names(task, "cosine", row))
+            assert drawn is not None
+            if not stored:
+                continue
+            found.add((task, row.name))
+            assert [run["seed"] for run in stored["final"]] == list(transfer.ALL_SEEDS)
+            for name, value in row.convert(drawn).items():
+                assert stored["protocol"]["setting"][name] == pytest.approx(value, rel=1e-3)
+    assert {(task, name) for task in TASKS for name in ("adamw", *carried_scores.LEADS)} <= found
 
 
 def test_the_command_runs_all_rows_of_a_seed_before_the_next(
