@@ -7,7 +7,7 @@
     python -m benchmarks training-long       train long tasks with published settings
     python -m benchmarks training-starts     train with the defaults, and with settings to start with
     python -m benchmarks training-repeat     train the chosen settings again, and compare with what is stored
-    python -m benchmarks training-report     write the tables and figures of the pages on training from the stored results
+    python -m benchmarks training-report     write the tables and figures of the pages from the stored results
 
 --help after a command lists its options. The other benchmarks are modules: python -m benchmarks.torch_step, and so on.
 """

@@ -1,4 +1,4 @@
-"""Train with settings that nobody tuned: the libraries' defaults, and what docs/training_short_runs.md says to start with.
+"""Train with settings that nobody tuned: defaults, and what docs/training_short_runs.md says to start with.
 
 Every task, the cosine schedule, the seeds of the final runs. Goes on where it was interrupted.
 """
