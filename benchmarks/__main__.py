@@ -3,9 +3,11 @@
     python -m benchmarks training            tune and train; resumes where it was interrupted
     python -m benchmarks training-sweep      vary INNA's hyperparameters over a grid
     python -m benchmarks training-transfer   train INNA and INNAprop with SGD's and AdamW's tuned settings
+    python -m benchmarks training-ablation   change warm-up and batch of the settings carried over
+    python -m benchmarks training-long       train long tasks with published settings
     python -m benchmarks training-starts     train with the defaults, and with settings to start with
     python -m benchmarks training-repeat     train the chosen settings again, and compare with what is stored
-    python -m benchmarks training-report     write the tables and figures of docs/training.md from the stored results
+    python -m benchmarks training-report     write the tables and figures of the pages from the stored results
 
 --help after a command lists its options. The other benchmarks are modules: python -m benchmarks.torch_step, and so on.
 """
@@ -20,6 +22,8 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     "training": ("benchmarks.training.command", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-sweep": ("benchmarks.training.sweep", {**TRAINING, "rich": "rich"}),
     "training-transfer": ("benchmarks.training.transfer", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
+    "training-ablation": ("benchmarks.training.ablation", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
+    "training-long": ("benchmarks.training.long", {**TRAINING, "rich": "rich"}),
     "training-starts": ("benchmarks.training.starts", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-repeat": ("benchmarks.training.repeat", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-report": ("benchmarks.training.report", {**TRAINING, "matplotlib": "matplotlib", "rich": "rich"}),

@@ -59,7 +59,7 @@ class Mutant:
     rows: Rows
 
 
-INNA, PROP = "inna_core/inna.py", "inna_core/innaprop.py"
+INNA, PROP, BY = "inna_core/inna.py", "inna_core/innaprop.py", "inna_core/coefficients.py"
 TORCH, OPTAX, KERAS = "adapters/inna_torch", "adapters/inna_optax/_transform.py", "adapters/inna_keras/_base.py"
 LOCKSTEP, CONTRACTS, LOW = "matrix/test_lockstep.py", "matrix/test_contracts.py", "matrix/test_low_precision.py"
 KERAS_HOST, COMPOSITIONS = "keras_host/test_behaviours.py", "optax_host/test_compositions.py"
@@ -68,13 +68,18 @@ CORE, NUMPY = rows("", "core"), rows("numpy and not readonly", "matrix")
 MUTANTS = (
     Mutant("sign of beta g", INNA, "(v - beta * g)", "(v + beta * g)", NUMPY),
     Mutant("beta left out", INNA, "(v - beta * g)", "(v - g)", NUMPY),
-    Mutant("friction left out", INNA, "(1 - alpha * gamma) * v", "v", NUMPY),
-    Mutant("friction's sign", INNA, "(1 - alpha * gamma) * v", "(1 + alpha * gamma) * v", NUMPY),
-    Mutant("alpha beta left out", INNA, "gamma * (1 - alpha * beta) * g", "gamma * g", NUMPY),
-    Mutant("theta from the new velocity", INNA, "delta = gamma * (v - beta * g)", "delta = gamma * (v * (1 - alpha * gamma) - beta * g)", NUMPY),
+    Mutant("friction left out", INNA, "(1 - alpha_gamma) * v", "v", NUMPY),
+    Mutant("friction's sign", INNA, "(1 - alpha_gamma) * v", "(1 + alpha_gamma) * v", NUMPY),
+    Mutant("alpha beta left out", INNA, "gamma * (1 - alpha_beta) * g", "gamma * g", NUMPY),
+    Mutant("theta from the new velocity", INNA, "delta = gamma * (v - beta * g)", "delta = gamma * (v * (1 - alpha_gamma) - beta * g)", NUMPY),
     Mutant("initial velocity of psi_0 = theta_0", INNA, ".zeros_like(theta))", ".zeros_like(theta) - self.alpha * theta)", NUMPY),
     Mutant("negative lr accepted", INNA, 'checked_number("lr", lr)', "lr", CORE),
-    Mutant("beta = 0 accepted", INNA, "self.beta, positive=True", "self.beta", NUMPY),
+    Mutant("beta = 0 accepted", BY, '("beta", beta, True)', '("beta", beta, False)', NUMPY),
+    Mutant("gamma is lr with momentum", BY, "square_root(lr, xp) *", "lr *", NUMPY),
+    Mutant("INNAprop's gamma without 1 - m", BY, "* square_root(unit, xp)", "* 1.0", NUMPY),
+    Mutant("lead 1 by default", BY, "lead = 1 + momentum if", "lead = 1.0 if", NUMPY),
+    Mutant("the lead left out of alpha beta", BY, "(1 - momentum) * lead)", "(1 - momentum))", NUMPY),
+    Mutant("both parametrizations accepted", BY, "if (value := getattr(algorithm, name)) is not None:", "if False:", rows("numpy", "matrix/test_momentum.py")),
     Mutant("psi's sign", "inna_core/psi.py", "* theta - beta * velocity", "* theta + beta * velocity", CORE),
     Mutant("psi's alpha", "inna_core/psi.py", "(1 / beta - alpha) * theta", "(1 / beta) * theta", CORE),
     Mutant("dtype not compared", "inna_core/_validation.py", "if array.dtype != theta.dtype:", "if False:", NUMPY),
@@ -96,7 +101,7 @@ MUTANTS = (
     Mutant("compensation forgotten", "inna_core/compensation.py", "y = delta + compensation", "y = delta", rows("torch-bfloat16 and not keras", LOCKSTEP)),
     Mutant("compensation's sign", "inna_core/compensation.py", "rounded(y - (", "rounded((", rows("torch-bfloat16 and not keras", LOCKSTEP)),
     Mutant("torch: float16 arithmetic", f"{TORCH}/_tensors.py", "return WIDER.get(dtype, dtype)", "return dtype", rows("torch-bfloat16 and not keras", LOCKSTEP)),
-    Mutant("torch: rounding left to the compiler", f"{TORCH}/paths/compiled.py", "rounded=rounded_by_bits,", "rounded=None,", rows("torch-inductor", LOW, LOCKSTEP)),
+    Mutant("torch: rounding left to the compiler", f"{TORCH}/paths/compiled.py", "state, rounded_by_bits)", "state)", rows("torch-inductor", LOW, LOCKSTEP)),
     Mutant("torch: bits rounded down", f"{TORCH}/paths/single.py", "(2 ** (dropped - 1) - 1)", "0", rows("rounds_by_bits", LOW)),
     Mutant("torch: compiled for one length", f"{TORCH}/paths/compiled.py", 'tracing_mode="symbolic"', 'tracing_mode="fake"', rows("torch-inductor", LOCKSTEP)),
     Mutant("torch: steps not counted", f"{TORCH}/_batch.py", 'ONE = torch.tensor(1.0, device="cpu")', 'ONE = torch.tensor(0.0, device="cpu")', rows("torch-foreach", "matrix/test_innaprop.py")),
@@ -110,8 +115,8 @@ MUTANTS = (
     Mutant("torch: a velocity that was read is scaled again", f"{TORCH}/_scaled_state.py", "            self.scale = None\n        return", "            pass\n        return", rows("", "torch_host/test_state.py")),
     Mutant("torch: the AdamW kernel's velocity step", f"{TORCH}/paths/fused_adamw.py", "-gamma * one_minus_alpha_beta / beta", "-gamma * one_minus_alpha_beta", rows("torch-fused", LOCKSTEP)),
     Mutant("torch: the AdamW kernel's own friction", f"{TORCH}/paths/fused_adamw.py", "beta, -1 / one_minus_alpha_beta", "beta, 1 / one_minus_alpha_beta", rows("torch-fused", LOCKSTEP)),
-    Mutant("torch: the AdamW kernel far out", f"{TORCH}/paths/fused_adamw.py", "MAX_AMPLIFICATION = 1.0", "MAX_AMPLIFICATION = 1e9", rows("accurate or torch-fused", "torch_host/test_path_selection.py", LOCKSTEP)),
-    Mutant("torch: counts that differ taken for one", f"{TORCH}/_batch.py", "and len(set(steps)) == 1 == len(", "and 1 == len(", rows("as_if_alone", "torch_host/test_features.py")),
+    Mutant("torch: the AdamW kernel far out", f"{TORCH}/paths/fused_adamw.py", "MAX_AMPLIFICATION = 1.25", "MAX_AMPLIFICATION = 1e9", rows("accurate or torch-fused", "torch_host/test_path_selection.py", LOCKSTEP)),
+    Mutant("torch: counts that differ taken for one", f"{TORCH}/_batch.py", "len(set(steps)) == 1 == len(", "1 == len(", rows("as_if_alone", "torch_host/test_features.py")),
     Mutant("optax: float16's small compensations lost", OPTAX, "multiple = jnp.round(x * 2.0**24) * 2.0**-24", "multiple = (x + 0.75) - 0.75", rows("same_on_every_host and optax", LOW)),
     Mutant("keras on torch: the gradient's own part", f"{TORCH}/paths/fused_sgd.py", "gradient=-gamma * gap / r", "gradient=-gamma * gap", rows("keras-torch", LOCKSTEP)),
     Mutant("keras on torch: the wrong group decays", KERAS, "self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0", "0.0 if self.weight_decay and self._use_weight_decay(variable) else self.weight_decay or 0.0", rows("torch and excluded_from_decay", KERAS_HOST)),

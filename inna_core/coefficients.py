@@ -10,7 +10,8 @@ eta:
 | INNAprop | sqrt(eta (1 - m)) | 1 - m       | l gamma | close to AdamW | close to NAdam                |
 
 so that alpha beta = (1 - m) l. At a constant eta INNA with l = 1 or 1 + m makes exactly the steps of
-``torch.optim.SGD`` and ``optax.sgd``. INNAprop differs from AdamW in that the first moment averages gradients that are
+``torch.optim.SGD`` and ``optax.sgd``; any l is quasi-hyperbolic momentum (QHM) with nu = (1 - (1 - m) l) / m and lr
+eta / (1 - m). INNAprop differs from AdamW in that the first moment averages gradients that are
 scaled already, and has no bias correction. A schedule of eta leaves m and l alone, while one of gamma with fixed alpha
 and beta changes both.
 
@@ -19,7 +20,8 @@ The steps d_k = theta_{k+1} - theta_k show the effect of the lead. At a constant
     d_{k+1} = m d_k - eta g_{k+1} - (l - 1) eta (g_{k+1} - g_k)
 
 and INNAprop's likewise with (1 - m) eta q for eta g. The difference of the gradients is about the Hessian times d_k, so
-the last term is the Newtonian damping, beyond what the plain discretization of the heavy ball contains.
+the last term is the Newtonian damping, beyond what the plain discretization of the heavy ball contains. At
+l = 1 / (1 - m) the velocity does not see the gradient, and what is left is gradient descent.
 
 alpha is infinite at eta = 0, where warm-ups start and schedules end, but its products with gamma and beta are finite,
 and the equations use only these. Weight decay is lr times its rate in both parametrizations, so with m and l it is
@@ -30,6 +32,8 @@ AdamW's.
 | eta    | learning rate of SGD and AdamW                  | >= 0   | ``lr``       |
 | m      | momentum, AdamW's first beta: 1 - alpha gamma   | [0, 1) | ``momentum`` |
 | l      | lead: beta / gamma                              | > 0    | ``lead``     |
+
+QHM: J. Ma, D. Yarats. Quasi-hyperbolic momentum and Adam for deep learning. ICLR 2019.
 """
 
 import math
@@ -37,6 +41,9 @@ from typing import Any, NamedTuple
 
 from inna_core._validation import checked_number, namespace
 from inna_core.algorithm import Namespace, Scalar
+
+DAMPINGS, MOMENTUM = ("alpha", "beta"), ("momentum", "lead")
+"""The names of the two parametrizations."""
 
 
 class Coefficients(NamedTuple):
@@ -73,18 +80,33 @@ def coefficients(algorithm: Any, lr: Scalar, unit: Scalar, xp: Namespace | None 
     if momentum is None:
         return Coefficients(lr, algorithm.beta, algorithm.alpha * lr, algorithm.alpha * algorithm.beta)
     lead = 1 + momentum if lead is None else lead
-    gamma = square_root(lr * unit, xp)
+    gamma = square_root(lr, xp) * square_root(unit, xp)
     return Coefficients(gamma, lead * gamma, 1 - momentum, (1 - momentum) * lead)
 
 
 def square_root(x: Scalar, xp: Namespace | None) -> Scalar:
-    return math.sqrt(x) if type(x) is float else namespace(x, xp).sqrt(x)
+    """Return the root of a number, with the derivative 0 at 0, where the true one would make NaN of what it meets."""
+    if type(x) is float:
+        return math.sqrt(x)
+    ns = namespace(x, xp)
+    one, positive = ns.ones_like(x), x > 0
+    return ns.where(positive, ns.sqrt(ns.where(positive, x, one)), ns.zeros_like(x))
 
 
 def given(algorithm: Any, lr: Scalar) -> dict[str, Scalar]:
     """Return the hyperparameters that are not None, and the learning rate, by name."""
     named = {name: getattr(algorithm, name) for name in algorithm.__match_args__}
     return {"lr": lr, **{name: value for name, value in named.items() if value is not None}}
+
+
+def without_rivals(algorithm: Any, entries: dict[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters of an algorithm, with None for those of the parametrization that they replace."""
+    rivals: dict[str, None] = {}
+    for names, others in (DAMPINGS, MOMENTUM), (MOMENTUM, DAMPINGS):
+        chosen = any(entries.get(name) is not None for name in names) and not any(name in entries for name in others)
+        if chosen and {*names, *others} <= set(algorithm.__match_args__):
+            rivals = dict.fromkeys(others)
+    return {**entries, **rivals} if rivals else entries
 
 
 def set_parameters(algorithm: Any, *, alpha: float, beta: float) -> None:

@@ -9,6 +9,7 @@ from keras import ops
 
 from inna_core._validation import checked_choice, checked_number, is_narrow, is_real_floating
 from inna_core.algorithm import Algorithm
+from inna_core.coefficients import without_rivals
 from inna_core.compensation import compensated_increment
 from inna_core.evaluation_order import update_state_after_params
 from inna_core.weight_decay import check_published_decay, update_with_decay
@@ -251,10 +252,14 @@ def hyperparameters(algorithm: Any) -> dict[str, Any]:
 
 
 def hyperparameter(name: str) -> property:
-    """Return a property that reads a hyperparameter of an optimizer's algorithm, and sets it if it is in its range."""
+    """Return a property that reads a hyperparameter of an optimizer's algorithm, and sets it if it is in its range.
+
+    Momentum takes the place of alpha and beta, and either of these that of momentum and lead.
+    """
 
     def set_to(optimizer: Elementwise, value: Any) -> None:
-        algorithm: Any = replace(optimizer.algorithm, **{name: value})  # type: ignore[type-var]
+        changed = without_rivals(optimizer.algorithm, {name: value})
+        algorithm: Any = replace(optimizer.algorithm, **changed)  # type: ignore[type-var]
         check_storable(hyperparameters(algorithm))
         optimizer.algorithm = algorithm
 

@@ -68,8 +68,8 @@ def inna(
             nothing decays.
         momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and learning rate
             (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead alone.
-        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum, which makes the steps of
-            `optax.sgd` with Nesterov's momentum).
+        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum, which at a constant
+            learning rate makes the steps of `optax.sgd` with Nesterov's momentum).
         published_decay: let the decay act on the velocity too, as one of the authors' two INNA files does (default
             False; see `inna_core.weight_decay`). The decay is then about 1 / (alpha beta) times as strong as
             weight_decay says.

@@ -31,9 +31,6 @@ EXCLUSIVE = (
     *(("differentiable", other) for other in ("fused", "foreach", "capturable")),
 )
 
-DAMPINGS, MOMENTUM = ("alpha", "beta"), ("momentum", "lead")
-"""Hyperparameters that replace each other (`inna_core.coefficients`)."""
-
 IMMUTABLE = {float, int, bool, type(None)}
 
 
@@ -75,23 +72,21 @@ def entry_names(algorithm: Any) -> tuple[str, ...]:
     return ("lr", "weight_decay", *algorithm.__match_args__, *FLAGS)
 
 
-def default_entries(algorithm: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a param group, by default where they are not given."""
-    defaults = {name: getattr(algorithm, name) for name in algorithm.__match_args__}
-    numbers = {"lr": algorithm.default_lr, "weight_decay": algorithm.default_weight_decay, **defaults}
-    entries = {**numbers, **FLAGS, **given}
-    known = hyperparameters(algorithm, entries).algorithm
-    # None stands for a default that follows from the others
-    return {**entries, **{name: getattr(known, name) for name in defaults if entries[name] is None}}
+def default_entries(algorithm: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a param group, by default where they are not known."""
+    numbers = {name: getattr(algorithm, name) for name in algorithm.__match_args__}
+    rates = {"lr": algorithm.default_lr, "weight_decay": algorithm.default_weight_decay}
+    return completed(algorithm, {**numbers, **rates, **FLAGS, **known})
 
 
-def without_rivals(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a group, and None for those of the parametrization that they replace."""
-    rivals: dict[str, None] = {}
-    for names, others in (DAMPINGS, MOMENTUM), (MOMENTUM, DAMPINGS):
-        if any(group.get(name) is not None for name in names) and not any(name in group for name in others):
-            rivals = dict.fromkeys(others)
-    return {**group, **rivals} if rivals else group
+def completed(algorithm: Any, entries: dict[str, Any]) -> dict[str, Any]:
+    """Return valid entries of a param group, with the numbers for which None stands.
+
+    Raises:
+        TypeError, ValueError: as `hyperparameters`.
+    """
+    found = hyperparameters(algorithm, entries).algorithm
+    return {**entries, **{name: getattr(found, name) for name in algorithm.__match_args__ if entries[name] is None}}
 
 
 @functools.cache

@@ -11,15 +11,16 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _get_scalar_dtype, _use_grad_for_differentiable
 
 from inna_core.algorithm import Algorithm
+from inna_core.coefficients import without_rivals
 from inna_torch._batch import gather, held_entries, slot_names
 from inna_torch._hyperparameters import (
     FLAGS,
     Hyperparameters,
+    completed,
     default_entries,
     entry_names,
     hyperparameters,
     validate,
-    without_rivals,
 )
 from inna_torch._scaled_state import ScaledState
 from inna_torch._tensors import TORCH, WIDER, Tensor, is_expanded, state_dtype
@@ -47,7 +48,9 @@ class Elementwise(Optimizer):
     _warned: set[str]
 
     def __init__(self, params: Any, **defaults: Any) -> None:
-        super().__init__(params, default_entries(self.algorithm, defaults))
+        entries = default_entries(self.algorithm, defaults)
+        # schedulers take a momentum among the defaults for one that they may cycle
+        super().__init__(params, {name: value for name, value in entries.items() if value is not None or name in FLAGS})
         self.state = defaultdict(self.state_type)
         self._prepare()
 
@@ -70,13 +73,16 @@ class Elementwise(Optimizer):
             RuntimeError: if ``fused`` is True on a device that has no such kernel.
         """
         if isinstance(param_group, dict):
-            param_group = without_rivals(param_group)
-            hyper = hyperparameters(self.algorithm, {**self.defaults, **param_group})
+            unset = dict.fromkeys(entry_names(self.algorithm))
+            entries = {**unset, **self.defaults, **without_rivals(self.algorithm, param_group)}
+            entries = completed(self.algorithm, entries)
+            hyper = hyperparameters(self.algorithm, entries)
             params = param_group["params"]
             if not isinstance(params, Tensor | set):  # torch itself refuses sets
                 params = param_group["params"] = list(params)  # a generator can be read once only
             params = [params] if isinstance(params, Tensor) else params
             check_parameters([p[1] if isinstance(p, tuple) else p for p in params], hyper)
+            param_group.update({name: value for name, value in entries.items() if name != "params"})
         super().add_param_group(param_group)
 
     @_use_grad_for_differentiable
@@ -237,7 +243,8 @@ class Elementwise(Optimizer):
         defaults = {**FLAGS, **state.get("defaults", getattr(self, "defaults", {}))}
         for group in state["param_groups"]:
             # defaults for flags that the saved groups lack must not contradict their other flags
-            for name, value in {**defaults, **FLAGS, **without_rivals(group)}.items():
+            unset = dict.fromkeys(entry_names(self.algorithm))
+            for name, value in {**unset, **defaults, **FLAGS, **without_rivals(self.algorithm, group)}.items():
                 group.setdefault(name, value)
             hyperparameters(self.algorithm, group)
         for held in state["state"].values() if "step" in self.algorithm.state_type._fields else ():  # type: ignore[attr-defined]

@@ -49,8 +49,9 @@ def without_betas(entries: dict[str, Any]) -> dict[str, Any]:
         return others
     if not isinstance(betas, tuple | list) or len(betas) != 2:
         raise TypeError(f"Invalid betas: {betas!r} (expected a pair of numbers, momentum and sigma)")
-    if others.get("momentum") is not None:
-        raise ValueError(f"Invalid betas: {betas!r} (expected None where momentum is given)")
+    for name, default in ("momentum", None), ("sigma", inna_core.INNAprop.sigma):
+        if others.get(name, default) != default:
+            raise ValueError(f"Invalid betas: {betas!r} (expected None where {name} is given)")
     return {**others, "momentum": betas[0], "sigma": betas[1]}
 
 
@@ -68,9 +69,9 @@ class INNA(Elementwise):
         beta: Newtonian damping, > 0 (default 0.1).
         weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0).
         momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and lr
-            (`inna_core.coefficients`). Schedules of lr and momentum leave the lead alone.
-        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum, which makes the steps of
-            SGD with Nesterov's momentum).
+            (`inna_core.coefficients`). Schedules of lr leave momentum and lead alone.
+        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum, which at a constant
+            lr makes the steps of SGD with Nesterov's momentum).
         {flags}
 
     Reference: Castera et al., JMLR 22(134), 2021; the equations are in `inna_core.inna`.
@@ -133,7 +134,7 @@ class INNAprop(Elementwise):
         eps: added to the root of the second moment, > 0 (default 1e-8).
         weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0.01).
         momentum: in [0, 1), in place of alpha and beta (default None): AdamW's first beta; keep its lr and weight decay
-            (`inna_core.coefficients`). Schedules of lr and momentum leave the lead alone.
+            (`inna_core.coefficients`). Schedules of lr leave momentum and lead alone.
         lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum).
         betas: momentum and sigma, as AdamW takes them (default None).
         {flags}

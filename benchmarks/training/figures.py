@@ -1,4 +1,4 @@
-"""The figures of docs/training.md; each carries the digest of the results that it was made from."""
+"""The figures of the pages on training; each carries the digest of the results that it was made from."""
 
 import hashlib
 import math
@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
+from benchmarks.training import figures_carried
 from benchmarks.training.optimizers import OPTIMIZERS
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
@@ -46,6 +47,7 @@ def draw(store: Store, folder: Path) -> list[Path]:
     figures = {f"training-{regime}": curves(results, regime) for regime in REGIMES if tasks_of(results, regime)}
     sweeps = {task: finished(store, task, "alpha-beta") for task in TASKS}
     figures["training-alpha-beta"] = heat_maps({task: sweep for task, sweep in sweeps.items() if sweep})
+    figures["training-carried"] = figures_carried.carried(store)
     written = []
     for name, figure in figures.items():
         written.append(folder / f"{name}.png")

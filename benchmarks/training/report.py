@@ -1,4 +1,4 @@
-"""Write the tables and figures of docs/training.md from the stored results.
+"""Write the tables and figures of docs/training.md and docs/training_short_runs.md from the stored results.
 
 The page's text is written by hand; what stands between <!-- generated NAME --> and <!-- end --> is made here.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.training import figures
+from benchmarks.training import figures, report_carried
 from benchmarks.training.optimizers import OPTIMIZERS, TUNED, VARIANTS, Row
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
@@ -28,7 +28,6 @@ from benchmarks.training.scores import (
     scores,
     target,
     tasks_of,
-    transferred,
     trials,
     trials_near_best,
 )
@@ -38,25 +37,14 @@ from benchmarks.training.starts import STARTS
 from benchmarks.training.starts import names as start_names
 from benchmarks.training.study import SEEDS
 from benchmarks.training.sweep import SWEEPS, finished
+from benchmarks.training.tables import number, table
 from benchmarks.training.tasks import TASKS, Task
-from benchmarks.training.transfer import TRANSFERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PAGES = (CHECKOUT / "docs" / "training.md", CHECKOUT / "README.md")
+PAGES = tuple(CHECKOUT / page for page in ("docs/training.md", "docs/training_short_runs.md", "README.md"))
 FIGURES = CHECKOUT / "docs" / "figures"
 BLOCK = re.compile(r"(<!-- generated ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NEAR = 1.25
-
-
-def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def number(value: float) -> str:
-    if not math.isfinite(value):
-        return "diverged"
-    return f"{value:.3f}" if 1 <= value < 10 else f"{value:.3g}"
 
 
 def ranged(spread: Spread, digits: Callable[[float], str] = number) -> str:
@@ -132,25 +120,6 @@ def pairs(results: Results, regime: str) -> str:
             cells = ["–".join(map(str, tally)) for tally in tallies]
             rows.append([OPTIMIZERS[ours].title, OPTIMIZERS[theirs].title, *cells])
     return table(["", "against", "steps to its loss at 3/4", "final training loss", "test"], rows)
-
-
-def transfers(store: Store, results: Results, regime: str) -> str:
-    """Return how INNA and INNAprop do with the peers' settings, beside the peers."""
-    rows = []
-    for task in tasks_of(results, regime):
-        own, theirs = transferred(store, results, task, regime), scores(results, task, regime)
-        row = TASKS[task]
-        for transfer in TRANSFERS:
-            if transfer.title not in own:
-                continue
-            for title, s in (
-                (OPTIMIZERS[transfer.peer].title, theirs[transfer.peer]),
-                (transfer.title, own[transfer.title]),
-            ):
-                rows.append(
-                    [row.title, title, steps(s), ranged(s.train), ranged(s.validation), ranged(s.test, digits_of(row))]
-                )
-    return table(["task", "", "steps to target", "final training loss", "final validation loss", "test"], rows)
 
 
 def short(results: Results, regime: str) -> str:
@@ -343,6 +312,7 @@ def blocks(store: Store) -> dict[str, str]:
         "decay": decay(store),
         "alpha-beta": alpha_beta(store),
         "starts": starts(store, results),
+        **report_carried.blocks(store),
     }
     for regime in REGIMES:
         if not tasks_of(results, regime):
@@ -350,7 +320,6 @@ def blocks(store: Store) -> dict[str, str]:
         parts |= {
             f"sensitivity-{regime}": sensitivity(results, regime),
             f"overview-{regime}": overview(results, regime) + "\n" + verdict(results, regime, family(results, regime)),
-            f"transfer-{regime}": transfers(store, results, regime),
             f"short-{regime}": short(results, regime),
             f"pairs-{regime}": pairs(results, regime),
             f"variants-{regime}": variants(results, regime) + "\n" + verdict(results, regime, by_title),

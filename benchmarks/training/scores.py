@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.training import transfer
 from benchmarks.training.optimizers import OPTIMIZERS, TUNED
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
-from benchmarks.training.study import SEEDS
 from benchmarks.training.tasks import TASKS
 
 PEERS = ("momentum", "adamw")
@@ -129,13 +127,6 @@ def scores(results: Results, task: str, regime: str, rows: Iterable[str] = tuple
 def trials(results: Results, task: str, regime: str) -> int:
     """Return how many trials each optimizer had on a task."""
     return len(results[task, regime, PEERS[0]]["tuning"])
-
-
-def transferred(store: Store, results: Results, task: str, regime: str) -> dict[str, Score]:
-    """Return the scores of the optimizers that took a peer's setting, as far as there are any."""
-    aim = target(results, task, regime)
-    found = {t.title: store.read(*transfer.names(task, regime, t)) for t in transfer.TRANSFERS}
-    return {title: score(run, aim) for title, run in found.items() if run and len(run["final"]) == len(SEEDS)}
 
 
 def trials_near_best(results: Results, task: str, regime: str, row: str, factor: float) -> tuple[int, int]:

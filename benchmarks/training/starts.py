@@ -1,4 +1,4 @@
-"""Train with settings that nobody tuned: the libraries' defaults, and what docs/training.md says to start with.
+"""Train with settings that nobody tuned: defaults, and what docs/training_short_runs.md says to start with.
 
 Every task, the cosine schedule, the seeds of the final runs. Goes on where it was interrupted.
 """
@@ -59,11 +59,11 @@ STARTS = (
     Start("innaprop-default", "INNAprop, defaults (0.001, 0.1, 0.9)", inna_torch.INNAprop, {}),
     Start(
         *("innaprop-adamw", "INNAprop (0.01, 10, 0.019), which is AdamW 0.001, 0.9"),
-        *(inna_torch.INNAprop, {"lr": 0.01, "alpha": 10.0, "beta": 0.019}),
+        *(inna_torch.INNAprop, {"lr": 0.01, "alpha": 10.0, "beta": 0.019, "weight_decay": 0.001}),
     ),
     Start(
         *("innaprop-start", "INNAprop (0.0173, 5.77, 0.0329), which is AdamW 0.003, 0.9"),
-        *(inna_torch.INNAprop, {"lr": 0.0173, "alpha": 5.77, "beta": 0.0329}),
+        *(inna_torch.INNAprop, {"lr": 0.0173, "alpha": 5.77, "beta": 0.0329, "weight_decay": 0.00173}),
     ),
     Start("adamw-default", "AdamW, defaults (0.001, 0.9)", torch.optim.AdamW, {}),
     Start("adamw-start", "AdamW (0.003, 0.9)", torch.optim.AdamW, {"lr": 3e-3}),

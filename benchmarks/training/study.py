@@ -210,8 +210,9 @@ def repeated(
     names: tuple[str, ...],
     device: torch.device,
     advance: Callable[[int], None] = lambda steps: None,
+    seeds: tuple[int, ...] = SEEDS,
 ) -> dict[str, Any]:
-    """Run the final seeds with a setting that was not tuned here, as far as they are missing.
+    """Run seeds with a setting that was not tuned here, as far as they are missing.
 
     Args:
         task, regime, row: what to train, and how.
@@ -221,21 +222,22 @@ def repeated(
         names: under which.
         device: to train on.
         advance: told the number of steps that have been made, or found done, since it was told before.
+        seeds: to run, in order.
 
     Returns:
         The whole result, as it is stored.
     """
-    looks = {"steps": task.steps, "batch": task.batch, "looks": LOOKS, "seeds": list(SEEDS)}
+    looks = {"steps": task.steps, "batch": task.batch, "looks": LOOKS, "seeds": list(seeds)}
     protocol = {**looks, "setting": rounded(setting)}
     stored = store.read(*names)
     done = list(stored["final"]) if stored and stored["protocol"] == protocol else []
     about = {"task": task.name, "regime": regime.name, "optimizer": row.name, **record}
     result = {**about, "protocol": protocol, "final": done}
     advance(task.steps * len(done))
-    if len(done) < len(SEEDS):
+    if len(done) < len(seeds):
         train, validation = task.fit()
         fit = moved(train, device), moved(validation, device)
-        for seed in SEEDS[len(done) :]:
+        for seed in seeds[len(done) :]:
             done.append(final_run(task, fit, row, regime, setting, seed, advance))
             store.write(result, *names)
     return result

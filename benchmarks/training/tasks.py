@@ -131,9 +131,9 @@ def tokens() -> Tensor:
     return torch.tensor([letters[letter] for letter in text])
 
 
-def windows(text: Tensor, stride: int) -> Split:
+def windows(text: Tensor, stride: int, context: int = CONTEXT) -> Split:
     """Return the pieces of a text and what comes one character later; views, since the windows overlap."""
-    pieces = text.unfold(0, CONTEXT + 1, stride)
+    pieces = text.unfold(0, context + 1, stride)
     return pieces[:, :-1], pieces[:, 1:]
 
 

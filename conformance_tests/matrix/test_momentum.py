@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from conformance_tests import oracle
-from conformance_tests.matrix.cases import Algorithm, Case, Setup, random_arrays
+from conformance_tests.matrix.cases import EPS, Algorithm, Case, Setup, random_arrays
 from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.rows import row, tier_of_property
 from conformance_tests.matrix.table import ALGORITHMS, BY_NAME, HOSTS
@@ -15,17 +15,18 @@ SHAPES = ((20,),)
 N_STEPS = 200
 
 
-def rows(algorithms: Any = ALGORITHMS, dtype: str = "") -> list[Any]:
+def rows() -> list[Any]:
     return [
         row(host, algorithm, id=algorithm.name, tier="nightly" if host.compiled else tier_of_property(host))
         for host in HOSTS
-        for algorithm in algorithms
-        if "lead" in algorithm.optional and dtype in ("", *host.dtypes)
+        for algorithm in ALGORITHMS
+        if "lead" in algorithm.optional
     ]
 
 
 def problem(k: int) -> Any:
-    return random_arrays(k, SHAPES)[0]
+    """Return numbers that every dtype of the test holds."""
+    return random_arrays(k, SHAPES, "float32")[0]
 
 
 def case_of(algorithm: Algorithm) -> Case:
@@ -45,17 +46,17 @@ def wanted(name: str) -> Any:
     return theta
 
 
-@pytest.mark.parametrize(("host", "algorithm"), rows(dtype="float64"))
+@pytest.mark.parametrize(("host", "algorithm"), rows())
 def test_a_schedule_from_zero_to_zero_stays_on_the_papers_trajectory(
     host: Host, algorithm: Algorithm, open_run: Any
 ) -> None:
-    """200 steps within 1e-12 of the psi recurrence, with alpha and beta as they follow from each step size."""
+    """200 steps within 4,500 eps (1e-12 in float64) of the psi recurrence, alpha and beta following each step size."""
     want = wanted(algorithm.name)
-    run = open_run(host, case_of(algorithm).setup("float64"), [problem(0)])
+    run = open_run(host, case_of(algorithm).setup(host.wide), [problem(0)])
     for k in range(N_STEPS):
         run.step([problem(k + 1)])
     error = oracle.largest(oracle.exact(run.read().params[0]) - want)
-    assert error <= 1e-12 * oracle.largest(want)
+    assert error <= 4500 * EPS[host.wide] * oracle.largest(want)
     assert oracle.largest(want - oracle.exact(problem(0))) > 0.1
 
 

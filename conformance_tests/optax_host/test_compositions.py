@@ -442,3 +442,14 @@ def test_momentum_may_be_injected_and_scheduled(name: str) -> None:
         params, own = rows.one_step(make(0.01 * k, momentum=0.9 - 0.01 * k), params, own, g)
     assert largest_difference(got, params) <= ROUNDING
     assert set(state.hyperparams) >= {"momentum", "learning_rate"}
+
+
+@each_damped_transform
+def test_derivatives_by_momentum_pass_a_step_at_learning_rate_zero(name: str) -> None:
+    def loss(momentum: Any) -> Any:
+        transform = TRANSFORMS[name](lambda k: 0.1 * k, momentum=momentum)
+        params, _ = rows.plain(transform, {"x": jnp.ones(3)}, [{"x": jnp.full(3, 1.0 + k)} for k in range(4)])
+        return jnp.sum(params["x"] ** 2)
+
+    quotient = (loss(0.9 + 1e-6) - loss(0.9 - 1e-6)) / 2e-6
+    assert float(jax.grad(loss)(0.9)) == pytest.approx(float(quotient), rel=1e-6)

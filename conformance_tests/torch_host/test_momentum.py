@@ -122,3 +122,51 @@ def test_groups_saved_before_momentum_existed_keep_their_dampings(optimizer: Any
     assert entries == {"alpha": 0.3, "beta": 0.2, "momentum": None, "lead": None}
     set_gradients(new.param_groups[0]["params"], 1)
     new.step()
+
+
+@each_optimizer
+def test_optimizers_pickled_before_momentum_existed_take_groups(optimizer: Any) -> None:
+    old = optimizer(parameters(), alpha=0.3, beta=0.2)
+    state = old.__getstate__()
+    for entries in (state["defaults"], *state["param_groups"]):
+        for name in ("momentum", "lead"):
+            entries.pop(name, None)
+    new = optimizer.__new__(optimizer)
+    new.__setstate__(state)
+    more = parameters(shapes=((2,),))
+    new.add_param_group({"params": more})
+    assert [group["alpha"] for group in new.param_groups] == [0.3, 0.3]
+    set_gradients(more, 0)
+    new.step()
+
+
+@each_optimizer
+def test_schedulers_find_no_momentum_where_dampings_are_given(optimizer: Any) -> None:
+    with pytest.raises(ValueError, match="momentum"):
+        torch.optim.lr_scheduler.OneCycleLR(optimizer(parameters()), max_lr=0.1, total_steps=20)
+
+
+@each_optimizer
+def test_derivatives_pass_a_step_at_lr_zero(optimizer: Any) -> None:
+    """By the peak of a schedule that starts at 0, against a difference quotient."""
+
+    def loss(peak: Any) -> Any:
+        (start,) = parameters(shapes=((4,),))
+        p = start.detach().clone()
+        own = optimizer([p], momentum=0.9, weight_decay=0.1, differentiable=True)
+        for k in range(4):
+            p.grad = torch.full_like(p, 1.0 + k).detach()
+            own.param_groups[0]["lr"] = peak * k / 3
+            own.step()
+        return p.square().sum()
+
+    peak = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(loss(peak), peak)
+    with torch.no_grad():
+        quotient = (loss(peak + 1e-6) - loss(peak - 1e-6)) / 2e-6
+    assert abs(float(found - quotient)) <= 1e-6 * max(1.0, abs(float(quotient)))
+
+
+def test_betas_beside_sigma_are_refused() -> None:
+    with pytest.raises(ValueError, match="Invalid betas: "):
+        inna_torch.INNAprop(parameters(), betas=(0.9, 0.99), sigma=0.5)

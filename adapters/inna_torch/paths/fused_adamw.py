@@ -33,7 +33,7 @@ from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._tensors import CACHE_BLOCK_NUMEL, TORCH, as_flat, blocks
 from inna_torch.paths import fused_sgd
 
-MAX_AMPLIFICATION = 1.0
+MAX_AMPLIFICATION = 1.25
 DEVICES = ("cpu",) if hasattr(torch, "_fused_adamw_") and fused_sgd.DEVICES else ()
 """Device types on which torch's AdamW kernel makes the step: on CUDA it takes 1 - sigma in single precision, which is
 wrong by 1e-5 of it for sigma = 0.999."""

@@ -1,0 +1,99 @@
+"""The optimizers of the long runs, with their settings: nothing is tuned but AdamW's lr, within a third."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import inna_torch
+
+
+@dataclass(frozen=True)
+class LongRow:
+    """An optimizer with its setting.
+
+    Attributes:
+        name: on the command line and in the results.
+        title: in tables.
+        optimizer: makes it, from param groups.
+        setting: its arguments.
+    """
+
+    name: str
+    title: str
+    optimizer: Callable[..., torch.optim.Optimizer]
+    setting: Mapping[str, Any]
+
+
+def by_name(*rows: LongRow) -> dict[str, LongRow]:
+    return {row.name: row for row in rows}
+
+
+def adamw(name: str, lr: float, betas: tuple[float, float], decay: float) -> LongRow:
+    setting = {"lr": lr, "betas": betas, "weight_decay": decay}
+    return LongRow(name, f"AdamW, lr {lr:g}", torch.optim.AdamW, setting)
+
+
+def innaprop(lead: float, lr: float, betas: tuple[float, float], decay: float) -> LongRow:
+    """Return INNAprop with AdamW's setting."""
+    setting = {"lr": lr, "momentum": betas[0], "lead": lead, "sigma": betas[1], "weight_decay": decay}
+    return LongRow(f"innaprop-{lead:g}", f"INNAprop, AdamW's setting, lead {lead:g}", inna_torch.INNAprop, setting)
+
+
+def decayed(row: LongRow, decay: float) -> LongRow:
+    """Return a row with another weight decay."""
+    setting = {**row.setting, "weight_decay": decay}
+    return LongRow(f"{row.name}-decay-{decay:g}", f"{row.title}, decay {decay:g}", row.optimizer, setting)
+
+
+def published(name: str, pair: tuple[float, float], lr: float, decay: float, *, true: bool, sigma: float) -> LongRow:
+    """Return INNAprop with one of the paper's pairs, with the published decay or the true one."""
+    alpha, beta = pair
+    setting = {"lr": lr, "alpha": alpha, "beta": beta, "sigma": sigma, "weight_decay": decay}
+    title = f"INNAprop ({alpha:g}, {beta:g}), lr {lr:g}, {'true' if true else 'published'} decay"
+    return LongRow(name, title, inna_torch.INNAprop, {**setting, "published_decay": not true})
+
+
+GPT_BETAS, GPT_DECAY = (0.9, 0.99), 0.1
+DECAYS = (0.01, 0.3, 1.0)
+"""Besides `GPT_DECAY`, for the question what decay does for AdamW and INNAprop."""
+GPT_CARRIED = by_name(
+    adamw("adamw", 3e-3, GPT_BETAS, GPT_DECAY),
+    *(innaprop(lead, 3e-3, GPT_BETAS, GPT_DECAY) for lead in (1.9, 3.0, 1.0, 5.0)),
+    adamw("adamw-less", 2e-3, GPT_BETAS, GPT_DECAY),
+    adamw("adamw-more", 4e-3, GPT_BETAS, GPT_DECAY),
+    LongRow(
+        *("nadam", "NAdam, lr 0.003", torch.optim.NAdam),
+        {"lr": 3e-3, "betas": GPT_BETAS, "weight_decay": GPT_DECAY, "decoupled_weight_decay": True},
+    ),
+    published("innaprop-published", (0.1, 0.9), 3e-3, GPT_DECAY, true=False, sigma=0.99),
+    published("innaprop-true", (0.1, 0.9), 3e-3, GPT_DECAY, true=True, sigma=0.99),
+)
+
+GPT = {
+    **GPT_CARRIED,
+    **by_name(
+        *(
+            decayed(GPT_CARRIED[name], decay)
+            for name in ("adamw", "innaprop-3", "innaprop-published", "innaprop-true")
+            for decay in DECAYS
+        )
+    ),
+}
+
+MNIST_BETAS, MNIST_DECAY = (0.9, 0.999), 0.01
+SGD = {"lr": 0.05, "momentum": 0.9}
+MNIST = by_name(
+    LongRow("adam", "Adam, lr 0.001", torch.optim.Adam, {"lr": 1e-3, "betas": MNIST_BETAS}),
+    adamw("adamw", 1e-3, MNIST_BETAS, MNIST_DECAY),
+    LongRow("momentum", "SGD, Nesterov, lr 0.05", torch.optim.SGD, {**SGD, "nesterov": True}),
+    LongRow("inna-1.9", "INNA, SGD's setting, lead 1.9", inna_torch.INNA, {**SGD, "lead": 1.9}),
+    *(innaprop(lead, 1e-3, MNIST_BETAS, MNIST_DECAY) for lead in (1.9, 3.0)),
+    *(
+        published(f"innaprop-{name}", pair, 1e-3, MNIST_DECAY, true=False, sigma=0.999)
+        for name, pair in (("published", (0.1, 0.9)), ("published-1", (1.0, 1.0)), ("published-2", (2.0, 2.0)))
+    ),
+)
+
+ROWS = {"gpt-2000": GPT, "mnist-20": MNIST, "gpt-10000": {name: GPT[name] for name in ("adamw", "innaprop-3")}}
