@@ -107,7 +107,7 @@ def update_in_place(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[st
     targets = [p if name == THETA else state[name] for name in new if name != "step"]
     sources = [x for name, x in new.items() if name != "step"]
     if torch.compiler.is_compiling():
-        # with one multi-tensor copy inductor would compute later values from overwritten ones
+        # after one multi-tensor copy inductor would compute later values from overwritten ones
         for target, source in zip(targets, sources, strict=True):
             target.copy_(source)
     else:
