@@ -2,6 +2,7 @@
 
 from inna_keras.newton import NewtonSummary, summary
 from inna_keras.optimizers import INNA, INNAprop
+from inna_keras.portable import load_state, save_state
 from inna_keras.schedules import PowerDecay
 
-__all__ = ["INNA", "INNAprop", "NewtonSummary", "PowerDecay", "summary"]
+__all__ = ["INNA", "INNAprop", "NewtonSummary", "PowerDecay", "load_state", "save_state", "summary"]

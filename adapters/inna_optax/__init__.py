@@ -1,6 +1,7 @@
 """Inertial-Newton optimizers for JAX, as optax gradient transformations."""
 
 from inna_optax.newton import NewtonSummaryState, newton_summary, summary, while_loop
+from inna_optax.portable import load_state, save_state
 from inna_optax.transforms import INNApropState, INNAState, inna, innaprop
 
 __all__ = [
@@ -9,7 +10,9 @@ __all__ = [
     "NewtonSummaryState",
     "inna",
     "innaprop",
+    "load_state",
     "newton_summary",
+    "save_state",
     "summary",
     "while_loop",
 ]

@@ -5,5 +5,6 @@
 
 from inna_torch.newton import NewtonSummary, summary
 from inna_torch.optimizers import INNA, INNAprop
+from inna_torch.portable import load_published_state, load_state, save_state
 
-__all__ = ["INNA", "INNAprop", "NewtonSummary", "summary"]
+__all__ = ["INNA", "INNAprop", "NewtonSummary", "load_published_state", "load_state", "save_state", "summary"]
