@@ -105,7 +105,6 @@ def run_in_float64(leg: Leg) -> Arrays:
     model.compile(optimizer=optimizer, loss="mse")
     if leg.load:
         layout = network.layout(leg.source, "keras")
-        layout = layout and {name: (f"net/{target}", how) for name, (target, how) in layout.items()}
         loaded = inna_keras.load_state(leg.load, model, layout=layout)
         assert loaded.step == leg.first == int(ops.convert_to_numpy(optimizer.iterations))
     gradient = GRADIENTS[keras.backend.backend()](model)

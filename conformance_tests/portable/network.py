@@ -127,12 +127,18 @@ def relative_error(got: Arrays, want: Arrays) -> float:
     return max(float(np.max(np.abs(got[name] - x)) / np.max(np.abs(x))) for name, x in want.items())
 
 
+NAMING = {"torch": "torch", "optax": "flax", "keras": "keras", "arrays": "keras"}
+"""By framework: what parameters are called in its network."""
+
+PREFIX = {"torch": "", "optax": "", "keras": "net/", "arrays": ""}
+"""By framework: what comes before the name of a layer."""
+
+
 def layout(source: str, target: str) -> Any:
     """Return what a user states to hand the network's state over."""
     from inna_core.portable import mapping_of_layers
 
-    naming = {"torch": "torch", "optax": "flax", "keras": "keras", "arrays": "keras"}
     if source == target:
         return None
-    layers = [(name, name, kind) for name, kind in LAYERS]
-    return mapping_of_layers(layers, source=naming[source], target=naming[target])
+    layers = [(PREFIX[source] + name, PREFIX[target] + name, kind) for name, kind in LAYERS]
+    return mapping_of_layers(layers, source=NAMING[source], target=NAMING[target])

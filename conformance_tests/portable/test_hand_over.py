@@ -11,20 +11,10 @@ import pytest
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 from conformance_tests.portable import network
+from conformance_tests.portable.hand_over import END, HALF, HOSTS, module_of
 from conformance_tests.portable.network import TRAININGS, Arrays, Leg
 
-HALF, END = 50, 100
 BOUND = 1e-12
-
-HOSTS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
-    "arrays": ("arrays", (), {}),
-    "torch": ("torch", ("torch",), {}),
-    "optax": ("optax", ("jax", "optax"), {}),
-    "keras-tensorflow": ("keras", ("keras", "tensorflow"), {"KERAS_BACKEND": "tensorflow"}),
-    "keras-jax": ("keras", ("keras", "jax"), {"KERAS_BACKEND": "jax"}),
-    "keras-torch": ("keras", ("keras", "torch"), {"KERAS_BACKEND": "torch"}),
-}
-"""By name: framework, packages, environment of a process of its own."""
 
 KEPT = {
     ("INNA", "arrays", "torch"),
@@ -46,18 +36,18 @@ def run(workers: Any) -> Any:
     """Run a leg on a host, in its own process where it has one."""
 
     def run(host: str, leg: Leg) -> Arrays:
-        framework, packages, env = HOSTS[host]
+        _, packages, env = HOSTS[host]
         for package in packages:
             if importlib.util.find_spec(package) is None:
                 pytest.skip(f"{package} is not installed")
-        module = f"conformance_tests.portable.{framework}_host"
+        module = module_of(host)
         return workers(env).call(f"{module}:run", leg) if env else importlib.import_module(module).run(leg)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def half_way(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
+def half_way() -> dict[tuple[str, str], str]:
     """Files saved half-way, by algorithm and host."""
     return {}
 
@@ -79,7 +69,6 @@ def test_a_run_goes_on_in_another_framework(
     half_way: dict[tuple[str, str], str],
     uninterrupted: dict[str, Arrays],
     tmp_path_factory: pytest.TempPathFactory,
-    record_property: Any,
 ) -> None:
     training = TRAININGS[algorithm]
     if (algorithm, source) not in half_way:
@@ -87,9 +76,7 @@ def test_a_run_goes_on_in_another_framework(
         run(source, Leg(training, 0, HALF, save=path))
         half_way[algorithm, source] = path
     leg = Leg(training, HALF, END, load=half_way[algorithm, source], source=HOSTS[source][0])
-    error = network.relative_error(run(target, leg), uninterrupted[algorithm])
-    record_property("relative_error", error)
-    assert error <= BOUND
+    assert network.relative_error(run(target, leg), uninterrupted[algorithm]) <= BOUND
 
 
 @pytest.mark.parametrize("algorithm", ["INNA", pytest.param("INNAprop", marks=pytest.mark.nightly)])
