@@ -96,16 +96,14 @@ def load_state(
     counts = "step" in optimizer.algorithm.state_type._fields  # type: ignore[attr-defined]
     if counts and any(fitted.step_of(name) is None for name in own):
         raise ValueError("Invalid path: no number of steps in it (expected one, or the argument step)")
-    entries: dict[str, dict[str, Tensor]] = {}
-    for name, (p, group) in own.items():
-        held = {slot: as_tensor(array).to(p.device) for slot, array in fitted.slots[name].items()}
-        if counts:
-            held["step"] = restored("step", torch.tensor(fitted.step_of(name)), p, group["capturable"])
-        entries[name] = held
-    values = {name: as_tensor(array) for name, array in fitted.parameters.items()}
-
-    with torch.inference_mode(False), torch.no_grad():
-        for name, (p, _) in own.items():
+    with torch.inference_mode(False), torch.no_grad():  # steps outside of it could not write what is made in it
+        entries: dict[str, dict[str, Tensor]] = {}
+        for name, (p, group) in own.items():
+            entries[name] = {slot: as_tensor(array).to(p.device) for slot, array in fitted.slots[name].items()}
+            if counts:
+                entries[name]["step"] = restored("step", torch.tensor(fitted.step_of(name)), p, group["capturable"])
+        values = {name: as_tensor(array) for name, array in fitted.parameters.items()}
+        for name, (p, _) in own.items():  # what can fail has been done
             optimizer.state[p].update(entries[name])
             if parameters:
                 p.copy_(values[name])
