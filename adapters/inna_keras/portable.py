@@ -83,15 +83,16 @@ def load_state(
     fitted = portable.fitted(state, like, layout, hyperparameters=hyperparameters, step=step)
     count = check_one_count(fitted)
     optimizer = own_optimizer(model)
+    accumulators = [x for x in getattr(optimizer, "_accumulated_gradients", []) if x is not None]
+    zeros = [ops.zeros(x.shape, x.dtype) for x in accumulators]
     for name, (variable, slots) in held(optimizer, model).items():
         for slot, own in slots.items():
             own.assign(fitted.slots[name][slot])
         if parameters:
             variable.assign(fitted.parameters[name])
     optimizer._iterations.assign(count * (optimizer.gradient_accumulation_steps or 1))
-    for accumulator in getattr(optimizer, "_accumulated_gradients", []):
-        if accumulator is not None:
-            accumulator.assign(ops.zeros_like(accumulator))
+    for accumulator, zero in zip(accumulators, zeros, strict=True):
+        accumulator.assign(zero)
     return fitted
 
 
