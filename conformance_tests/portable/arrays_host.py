@@ -26,7 +26,7 @@ def run(leg: Leg) -> Arrays:
     if leg.load:
         loaded = portable.fitted(portable.load(leg.load), as_portable(0), network.layout(leg.source, "arrays"))
         assert loaded.step == leg.first
-        counter = {"step": np.asarray(float(loaded.step))} if "step" in algorithm.state_type._fields else {}
+        counter = {"step": np.asarray(float(leg.first))} if "step" in algorithm.state_type._fields else {}
         params = dict(loaded.parameters)
         states = {name: algorithm.state_type(**slots, **counter) for name, slots in loaded.slots.items()}
     for k in range(leg.first, leg.last):

@@ -17,8 +17,10 @@ from conformance_tests.portable.network import CHANNELS, EPSILON, LENGTH, VOCABU
 
 class Normalization(keras.layers.LayerNormalization):
     def call(self, inputs: Any) -> Any:
-        centred = inputs - ops.sum(inputs, axis=-1, keepdims=True) / CHANNELS
-        variance = ops.sum(centred * centred, axis=-1, keepdims=True) / CHANNELS
+        total: Any = ops.sum(inputs, axis=-1, keepdims=True)
+        centred = inputs - total / CHANNELS
+        squares: Any = ops.sum(centred * centred, axis=-1, keepdims=True)
+        variance = squares / CHANNELS
         return centred * ops.rsqrt(variance + self.epsilon) * self.gamma + self.beta
 
 
@@ -28,8 +30,9 @@ class Activation(keras.layers.Layer):
 
 
 class Dense(keras.layers.Dense):
-    def call(self, inputs: Any) -> Any:
-        return ops.einsum("bi,io->bo", inputs, self.kernel) + self.bias
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        products: Any = ops.einsum("bi,io->bo", inputs, self.kernel)
+        return products + self.bias
 
 
 def make_network() -> Any:
@@ -106,7 +109,8 @@ def run_in_float64(leg: Leg) -> Arrays:
     if leg.load:
         layout = network.layout(leg.source, "keras")
         loaded = inna_keras.load_state(leg.load, model, layout=layout)
-        assert loaded.step == leg.first == int(ops.convert_to_numpy(optimizer.iterations))
+        iterations: Any = ops.convert_to_numpy(optimizer.iterations)
+        assert loaded.step == leg.first == int(iterations)
     gradient = GRADIENTS[keras.backend.backend()](model)
     for k in range(leg.first, leg.last):
         optimizer.apply(gradient(*network.batch(k)), model.trainable_variables)

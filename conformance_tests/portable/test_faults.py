@@ -172,6 +172,7 @@ def test_steps_beyond_what_a_counter_can_count_are_finite(dtype: str) -> None:
     algorithm = inna_core.INNAprop()
     theta = np.ones(3, dtype)
     state = algorithm.init(theta)._replace(step=np.asarray(2.0**24, dtype), second_moment=np.ones(3, dtype))
+    delta = theta
     for _ in range(3):
         delta, state = algorithm.update(theta, state, theta, 0.1)
     assert np.isfinite(delta).all()

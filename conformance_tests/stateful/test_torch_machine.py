@@ -81,15 +81,20 @@ class Machine(RuleBasedStateMachine):
     """One optimizer, its parameters, and the plain model's record of each."""
 
     algorithm = ""
+    params: list[Any]
+    records: list[Record]
+    saved: Any
+    optimizer: Any
+    folder: Any
 
     @initialize(params=st.lists(parameter, min_size=1, max_size=4), seed=seeds, data=st.data())
     def start(self, params: list[Any], seed: int, data: Any) -> None:
         self.params, self.records, self.saved = [], [], None
-        self.folder = tempfile.TemporaryDirectory()
         own = self.new_parameters(params, seed)
         hyper, lr, decay, how = data.draw(self.group_strategy())
         kind = getattr(inna_torch, self.algorithm)
         self.optimizer = kind(own, lr=lr, weight_decay=decay, **hyper, **how)
+        self.folder = tempfile.TemporaryDirectory()
 
     def group_strategy(self) -> Any:
         return st.tuples(st.sampled_from(DAMPINGS[self.algorithm]), rates, decays, flags)
@@ -105,8 +110,10 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
-            self.check_states()
-            self.folder.cleanup()
+            try:
+                self.check_states()
+            finally:
+                self.folder.cleanup()
 
     @property
     def groups(self) -> list[Any]:
