@@ -9,6 +9,22 @@ import numpy as np
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 STATE_DTYPE = {"bfloat16": "float32", "float16": "float32"}
 
+DAMPINGS = {
+    "INNA": [
+        {"alpha": 0.5, "beta": 0.1},
+        {"alpha": 2.0, "beta": 0.5},
+        {"alpha": 0.0, "beta": 0.3},
+        {"momentum": 0.9},
+        {"momentum": 0.5, "lead": 3.0},
+    ],
+    "INNAprop": [
+        {"alpha": 0.1, "beta": 0.9},
+        {"alpha": 2.0, "beta": 2.0},
+        {"momentum": 0.9},
+        {"momentum": 0.0, "lead": 0.5},
+    ],
+}
+
 
 @dataclass
 class Record:
@@ -72,3 +88,17 @@ class Record:
             assert self.size(state["velocity"] - self.v) <= self.state_error + 1e-300, (state, self.v, self.state_error)
             if "second_moment" in state:
                 assert self.size(state["second_moment"] - self.s) <= self.state_error + 1e-300
+
+
+def settings(examples: int, steps: int) -> Any:
+    """Return settings of hypothesis under which the same cases are drawn each time."""
+    import hypothesis
+
+    return hypothesis.settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )

@@ -31,7 +31,7 @@ from hypothesis.stateful import (  # noqa: E402
 )
 
 import inna_torch  # noqa: E402
-from conformance_tests.stateful.plain_model import Record  # noqa: E402
+from conformance_tests.stateful.plain_model import DAMPINGS, Record, settings  # noqa: E402
 
 OPERATIONS: Counter[str] = Counter()
 """How often each operation was made, for those who report it."""
@@ -41,21 +41,6 @@ dtypes = st.sampled_from(["float64", "float64", "float32", "bfloat16", "float16"
 layouts = st.sampled_from(["dense", "transposed", "strided"])
 parameter = st.tuples(shapes, dtypes, layouts)
 seeds = st.integers(0, 2**16)
-DAMPINGS = {
-    "INNA": [
-        {"alpha": 0.5, "beta": 0.1},
-        {"alpha": 2.0, "beta": 0.5},
-        {"alpha": 0.0, "beta": 0.3},
-        {"momentum": 0.9},
-        {"momentum": 0.5, "lead": 3.0},
-    ],
-    "INNAprop": [
-        {"alpha": 0.1, "beta": 0.9},
-        {"alpha": 2.0, "beta": 2.0},
-        {"momentum": 0.9},
-        {"momentum": 0.0, "lead": 0.5},
-    ],
-}
 ALL_DAMPINGS = {"alpha": None, "beta": None, "momentum": None, "lead": None}
 rates = st.sampled_from([0.0, 1e-3, 0.05, 0.1, 0.3, 0.9, 1.2])
 decays = st.sampled_from([0.0, 0.0, 0.1])
@@ -321,17 +306,6 @@ class INNApropMachine(Machine):
 
 
 MACHINES = {"INNA": INNAMachine, "INNAprop": INNApropMachine}
-
-
-def settings(examples: int, steps: int) -> Any:
-    return hypothesis.settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
 
 
 @pytest.mark.parametrize("name", MACHINES)
