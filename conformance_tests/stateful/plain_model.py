@@ -56,7 +56,8 @@ class Record:
         if algorithm == "INNAprop":
             sigma = hyper["sigma"]
             self.s = sigma * self.s + (1 - sigma) * g**2
-            q = g / (np.sqrt(self.s / (1 - sigma ** (self.k + 1))) + hyper["eps"])
+            correction = -math.expm1((self.k + 1) * math.log(sigma))  # 1 - sigma^(k+1) would lose three digits
+            q = g / (np.sqrt(self.s / correction) + hyper["eps"])
             unit = 1.0 if hyper.get("momentum") is None else 1 - hyper["momentum"]
         if hyper.get("momentum") is None:
             gamma, friction = lr, 1 - hyper["alpha"] * lr
