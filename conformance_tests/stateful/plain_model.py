@@ -101,5 +101,5 @@ def settings(examples: int, steps: int) -> Any:
         derandomize=True,
         deadline=None,
         database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=[*hypothesis.HealthCheck],  # type: ignore[arg-type]
     )

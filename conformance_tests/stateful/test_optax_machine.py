@@ -63,7 +63,7 @@ class Machine(RuleBasedStateMachine):
         self.transform = getattr(inna_optax, self.algorithm.lower())(
             lambda step: table[step % len(table)], weight_decay=self.decay, **self.hyper
         )
-        self.params = {f"p{i}": array(*row, seed + i) for i, row in enumerate(rows)}
+        self.params = {f"p{i}": array(shape, dtype, seed + i) for i, (shape, dtype) in enumerate(rows)}
         self.records = {name: Record(str(p.dtype), as_float64(p)) for name, p in self.params.items()}
         self.state = self.transform.init(self.params)
         self.step_number, self.saved = 0, None

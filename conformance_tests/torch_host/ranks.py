@@ -148,7 +148,8 @@ def portable(rank: int, world: int, name: str, folder: str) -> list[torch.Tensor
     dist.barrier()
     last = network()
     with torch.no_grad():
-        last[0].weight.zero_()
+        for p in last.parameters():
+            p.zero_()
     restored = optimizer(last.parameters(), **options)
     inna_torch.load_state(path, restored, last)
     train(last, restored, range(STEPS // 2, STEPS))
