@@ -48,7 +48,7 @@ class Environment:
 
 
 EVERYTHING = Environment(
-    extras=("numpy", "torch", "optax", "keras"),
+    extras=("numpy", "torch", "optax", "keras", "portable"),
     groups=("tensorflow", "test", "quickstart", "training", "types", "lint"),
     required=("torch", "jax", "optax", "keras", "tensorflow"),
     packages=("nox",),

@@ -3,6 +3,16 @@
 from inna_core import __version__
 from inna_keras.newton import NewtonSummary, summary
 from inna_keras.optimizers import INNA, INNAprop
+from inna_keras.portable import load_state, save_state
 from inna_keras.schedules import PowerDecay
 
-__all__ = ["INNA", "INNAprop", "NewtonSummary", "PowerDecay", "__version__", "summary"]
+__all__ = [
+    "INNA",
+    "INNAprop",
+    "NewtonSummary",
+    "PowerDecay",
+    "__version__",
+    "load_state",
+    "save_state",
+    "summary",
+]

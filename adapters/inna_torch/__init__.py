@@ -6,5 +6,15 @@
 from inna_core import __version__
 from inna_torch.newton import NewtonSummary, summary
 from inna_torch.optimizers import INNA, INNAprop
+from inna_torch.portable import load_published_state, load_state, save_state
 
-__all__ = ["INNA", "INNAprop", "NewtonSummary", "__version__", "summary"]
+__all__ = [
+    "INNA",
+    "INNAprop",
+    "NewtonSummary",
+    "__version__",
+    "load_published_state",
+    "load_state",
+    "save_state",
+    "summary",
+]
