@@ -90,9 +90,13 @@ def held_entries(states: Iterable[Any]) -> list[dict[str, Any]]:
     return [state.entries if type(state) is ScaledState else state for state in states]
 
 
-@functools.cache
-def slot_names(algorithm: Any, kahan_sum: bool | None, dtype: torch.dtype) -> list[str]:
+def slot_names(hyper: Hyperparameters, dtype: torch.dtype) -> list[str]:
     """Return the entries of a state that hold a tensor like the parameter."""
+    return cached_slot_names(type(hyper.algorithm), hyper.kahan_sum, dtype)
+
+
+@functools.cache
+def cached_slot_names(algorithm: Any, kahan_sum: bool | None, dtype: torch.dtype) -> list[str]:
     names = [name for name in algorithm.state_type._fields if name != "step"]
     compensated = dtype in WIDER if kahan_sum is None else kahan_sum
     return [*names, "compensation"] if compensated else names
@@ -114,7 +118,7 @@ def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters
 def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hyperparameters) -> list[Batch]:
     """Return the batches of parameters of one dtype."""
     dtype = owners[0].dtype
-    names = slot_names(type(hyper.algorithm), hyper.kahan_sum, dtype)
+    names = slot_names(hyper, dtype)
     held = held_entries(states)
     try:
         slots = [[entries[name] for entries in held] for name in names]
@@ -212,7 +216,7 @@ def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
             held.update(made)
             if type(state) is ScaledState:
                 state.scale = 1.0
-        if "compensation" in slot_names(type(hyper.algorithm), hyper.kahan_sum, p.dtype) and "compensation" not in held:
+        if "compensation" in slot_names(hyper, p.dtype) and "compensation" not in held:
             held["compensation"] = torch.zeros_like(p, requires_grad=False)
 
 

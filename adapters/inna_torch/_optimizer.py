@@ -174,7 +174,7 @@ class Elementwise(Optimizer):
                 state = dict(self.state[p])
                 (self.state[p],) = held_entries([self.state[p]])
                 fields = self.algorithm.state_type._fields  # type: ignore[attr-defined]
-                compensated = "compensation" in slot_names(type(hyper.algorithm), hyper.kahan_sum, p.dtype)
+                compensated = "compensation" in slot_names(hyper, p.dtype)
                 row = [p, p.grad, *(state[name] for name in fields), state["compensation"] if compensated else p]
                 for column, x in zip(columns, row, strict=True):
                     column.append(x)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from inna_core.coefficients import MOMENTUM
 from inna_torch._batch import init_state, slot_names
-from inna_torch._hyperparameters import MOMENTUM, Hyperparameters, hyperparameters
+from inna_torch._hyperparameters import Hyperparameters, hyperparameters
 from inna_torch._optimizer import Elementwise, restored
 from inna_torch._tensors import NATIVE_TENSOR_TYPES, Tensor
 
