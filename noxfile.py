@@ -21,7 +21,7 @@ TIERS = {"fast": "fast", "default": "not nightly and not gpu", "nightly": "not g
 """By tier: pytest's ``-m`` expression; docs/contributing.md says what each holds."""
 
 nox.options.default_venv_backend = "virtualenv"
-nox.options.sessions = ["lint", "types", "tests", "quickstart", "wheel"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "quickstart", "wheel"]
 nox.options.error_on_missing_interpreters = True
 
 
@@ -48,7 +48,7 @@ class Environment:
 
 
 EVERYTHING = Environment(
-    extras=("numpy", "torch", "optax", "keras"),
+    extras=("numpy", "torch", "optax", "keras", "portable"),
     groups=("tensorflow", "test", "quickstart", "training", "types", "lint"),
     required=("torch", "jax", "optax", "keras", "tensorflow"),
     packages=("nox",),
@@ -165,6 +165,13 @@ def types(session: nox.Session) -> None:
 def quickstart(session: nox.Session) -> None:
     """Train one small network with INNA on every host; write a table and a picture."""
     run(session, "python", "-m", "benchmarks.quickstart", *session.posargs)
+
+
+@nox.session(reuse_venv=True)
+def docs(session: nox.Session) -> None:
+    """Build the site into build/docs; warnings, broken links among them, are errors. No framework is installed."""
+    session.install("-c", CONSTRAINTS, *nox.project.dependency_groups(GROUPS, "docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", *session.posargs, "docs", "build/docs")
 
 
 @nox.session

@@ -5,6 +5,7 @@ The algorithms (`INNA`, `INNAprop`) run on NumPy, CuPy, torch, JAX and array-api
 """
 
 from inna_core import compensation, dynamics, psi, schedules, weight_decay
+from inna_core._version import __version__
 from inna_core.algorithm import Algorithm
 from inna_core.inna import INNA, INNAState
 from inna_core.innaprop import INNAprop, INNApropState
@@ -35,6 +36,7 @@ __all__ = [
     "StepSizeState",
     "StepSizes",
     "Summary",
+    "__version__",
     "checkpoint",
     "compensation",
     "dynamics",

@@ -28,14 +28,14 @@ def checked_number(name: str, value: Any, *, positive: bool = False, below: floa
     """
     lowest = "> 0" if positive else ">= 0"
     expected = f"a finite number {lowest}" if below == math.inf else f"a number {lowest} and < {below:g}"
-    if type(value) is float:  # first, since torch.compile's symbolic floats know no attributes
+    if type(value) is float:  # first, since torch.compile's symbolic floats have no attributes
         number = value
     elif type(value).__module__ == "numpy" and is_real_floating(value) and value.shape == ():
-        number = float(value)  # a NumPy array has nothing to wait for
+        number = float(value)  # reading a NumPy array does not wait for a device
     elif isinstance(value, Real) and not isinstance(value, bool):
         try:
             number = float(value)
-        except OverflowError:  # an integer beyond the floats
+        except OverflowError:  # an integer larger than every float
             number = math.inf
     elif getattr(value, "shape", None) == () and hasattr(value, "dtype") and is_real_floating(value):
         return value
@@ -70,8 +70,8 @@ def checked_count(name: str, value: Any, least: int) -> int:
 
 
 def is_real_floating(array: Any) -> bool:
-    # By name, because bfloat16 lies outside the standard's `isdtype` and TensorFlow has no array namespace at all.
-    # Eight bits and less are formats to store scaled numbers in, not to compute with.
+    # By name, because the standard's `isdtype` does not cover bfloat16, and TensorFlow has no array namespace. Floats
+    # of eight bits and less are storage formats, not for arithmetic.
     return re.search(r"float(16|32|64|80|96|128)\b", str(getattr(array, "dtype", ""))) is not None
 
 

@@ -1,4 +1,4 @@
-"""What every algorithm of this package looks like to the hosts."""
+"""The interface between algorithms and hosts."""
 
 from typing import Any, ClassVar, Protocol, TypeVar
 

@@ -1,7 +1,8 @@
-"""What a step of INNA or INNAprop multiplies by, from either of two parametrizations.
+"""The coefficients of a step of INNA or INNAprop, from either of two parametrizations.
 
-The papers give the dampings alpha and beta, and the step size gamma is the learning rate. Or momentum m and lead l are
-given as for SGD or AdamW, with their learning rate eta, and the dampings follow from the present eta:
+In the papers' form, the dampings alpha and beta are given, and the step size gamma is the learning rate. In the other,
+momentum m and lead l are given, with the learning rate eta of SGD or AdamW, and the dampings follow from the present
+eta:
 
 |          | gamma             | alpha gamma | beta    | l = 1 is       | l = 1 + m is                  |
 |----------|-------------------|-------------|---------|----------------|-------------------------------|
@@ -14,7 +15,7 @@ eta / (1 - m). INNAprop differs from AdamW in that the first moment averages gra
 scaled already, and has no bias correction. A schedule of eta leaves m and l alone, while one of gamma with fixed alpha
 and beta changes both.
 
-What the lead does is seen in the steps d_k = theta_{k+1} - theta_k. At a constant eta INNA's are
+The steps d_k = theta_{k+1} - theta_k show the effect of the lead. At a constant eta INNA's are
 
     d_{k+1} = m d_k - eta g_{k+1} - (l - 1) eta (g_{k+1} - g_k)
 
@@ -22,9 +23,9 @@ and INNAprop's likewise with (1 - m) eta q for eta g. The difference of the grad
 the last term is the Newtonian damping, beyond what the plain discretization of the heavy ball contains. At
 l = 1 / (1 - m) the velocity does not see the gradient, and what is left is gradient descent.
 
-alpha is infinite at eta = 0, where warm-ups start and schedules end, but its products with gamma and beta are not. So
-the equations are written with those. Weight decay takes lr times its rate in both parametrizations, so with m and l it
-is AdamW's.
+alpha is infinite at eta = 0, where warm-ups start and schedules end, but its products with gamma and beta are finite,
+and the equations use only these. Weight decay is lr times its rate in both parametrizations, so with m and l it is
+AdamW's.
 
 | symbol | meaning                                         | range  | name in code |
 |--------|-------------------------------------------------|--------|--------------|
@@ -46,7 +47,7 @@ DAMPINGS, MOMENTUM = ("alpha", "beta"), ("momentum", "lead")
 
 
 class Coefficients(NamedTuple):
-    """What a step multiplies by; floats or 0-d arrays.
+    """The coefficients of a step; floats or 0-d arrays.
 
     Attributes:
         gamma: the paper's step size.
@@ -67,7 +68,7 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(algorithm: Any, lr: Scalar, unit: Scalar, xp: Namespace | None = None) -> Coefficients:
-    """Return what a step multiplies by.
+    """Return the coefficients of a step.
 
     Args:
         algorithm: its attributes alpha and beta, or momentum and lead, are floats or 0-d arrays.

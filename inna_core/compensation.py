@@ -3,11 +3,11 @@
     y           = delta_k + c_k
     u_k         = round(y)                                      what is added to theta
     theta_{k+1} = round(theta_k + u_k)
-    c_{k+1}     = round(y - (theta_{k+1} - theta_k))            what is still owed          c_0 = 0
+    c_{k+1}     = round(y - (theta_{k+1} - theta_k))            to be added later           c_0 = 0
 
 `round` is to the precision in which theta and c are stored; everything else happens in a wider one, where
-theta_{k+1} - theta_k is exact. Each host rounds in the same places; what differs between hosts is the wide arithmetic
-that delta comes from, whose last digit a compiler may change.
+theta_{k+1} - theta_k is exact. Each host rounds in the same places. Hosts differ only in the last digit of delta, which
+a compiler may change.
 
 Reference: W. Kahan. Further remarks on reducing truncation errors. Communications of the ACM 8(1), 1965.
 """
@@ -24,7 +24,7 @@ def compensated_increment(
 
     Args:
         delta: increment that the algorithm asks for, in the wide dtype.
-        compensation: what earlier steps still owe, in the wide dtype.
+        compensation: the part of earlier increments that is still to be added, in the wide dtype.
         theta: stored parameter, in the wide dtype.
         rounded: rounds to the stored precision and returns the wide dtype. Compilers may drop a cast to a narrow dtype
             and back; this function must not be dropped.

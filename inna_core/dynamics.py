@@ -1,4 +1,4 @@
-"""What is known about the dynamics of INNA: its energy and the step sizes for which it is stable.
+"""The energy of INNA, and the step sizes for which it is stable.
 
 On a quadratic with curvature h > 0 one step of INNA is linear in (theta, v),
 

@@ -18,15 +18,15 @@ The paper writes the same recurrence with a phase variable psi = (1 - alpha beta
     psi_{k+1}   = psi_k   + gamma_k ((1/beta - alpha) theta_k - psi_k / beta)       psi_0 = (1 - alpha beta) theta_0
 
 Both discretise theta'' + alpha theta' + beta Hess J(theta) theta' + grad J(theta) = 0 and are equal in exact
-arithmetic. The velocity is stored because it rounds better, stays put when gradients vanish, and does not push back
-when something else (weight decay, a constraint, loaded weights) moves theta. ``inna_core.psi`` converts.
+arithmetic. The velocity is stored because it loses less to rounding, does not change when gradients vanish, and does
+not push back when something else (weight decay, a constraint, loaded weights) moves theta. ``inna_core.psi`` converts.
 
-Complex parameters take for g the direction of steepest ascent, dJ/dRe(theta) + i dJ/dIm(theta): what torch calls the
-gradient, and the conjugate of what `jax.grad` returns. They then move as their real and imaginary parts would alone.
+For complex parameters g is the direction of steepest ascent, dJ/dRe(theta) + i dJ/dIm(theta): the gradient in torch's
+convention, and the conjugate of what `jax.grad` returns. Real and imaginary parts then move as two real parameters.
 
-Every alpha * lr is meant literally: at alpha * lr = 1 the velocity forgets its past, above it changes sign each step.
+alpha * lr is not limited: at 1 the velocity forgets its past, above 1 it changes sign at each step.
 
-In place of alpha and beta, momentum and lead may be given, and then lr is that of SGD: see `inna_core.coefficients`.
+Momentum and lead may be given in place of alpha and beta; lr is then that of SGD: see `inna_core.coefficients`.
 
 Reference: C. Castera, J. Bolte, C. Févotte, E. Pauwels. An Inertial Newton Algorithm for Deep Learning.
 Journal of Machine Learning Research 22(134), 2021.
@@ -58,7 +58,7 @@ class INNA:
         alpha: viscous damping, >= 0, per unit of time (lr is a time step); a float or a 0-d array (default 0.5).
         beta: Newtonian damping, > 0, a time; a float or a 0-d array (default 0.1).
         momentum: in [0, 1), in place of alpha and beta; lr is then that of SGD (`inna_core.coefficients`).
-        lead: > 0, how much stronger a gradient acts at once than later (default 1 + momentum).
+        lead: > 0, Newtonian damping in units of the time step, beta / gamma (default 1 + momentum).
 
     Raises:
         ValueError: if a number is not finite or out of range, or momentum is given beside alpha or beta.
@@ -91,7 +91,7 @@ class INNA:
         set_parameters(self, alpha=0.5, beta=0.1)
 
     def coefficients(self, lr: Scalar, xp: Namespace | None = None) -> Coefficients:
-        """Return what a step multiplies by, for a float or a 0-d array lr."""
+        """Return the coefficients of a step, for a float or a 0-d array lr."""
         return coefficients(self, lr, 1.0, xp)
 
     def init(self, theta: Array, xp: Namespace | None = None) -> INNAState:
@@ -120,7 +120,7 @@ class INNA:
             state: from `init` or the previous `update`.
             theta: parameter, any shape, real or complex floating point.
             lr: step size gamma_k, or eta_k with momentum, >= 0; a float or a 0-d array of theta's dtype (of its real
-                dtype where it is complex).
+                dtype where it is complex). Stable below `inna_core.dynamics.largest_stable_lr`.
             xp: array namespace; inferred from the arrays by default.
 
         Returns:

@@ -15,10 +15,10 @@
 | q                                     | scaled gradient                          |        |                     |
 
 The paper prints the recurrence with psi in two lines whose coefficients divide by beta - gamma_k; in terms of the
-velocity it is the same trajectory and finite for every step size.
+velocity the trajectory is the same, and finite for every step size.
 
-The modulus matters for complex parameters alone: a phase that turns g turns q, as in `optax.adam`. torch's optimizers
-scale real and imaginary parts apart, as if they were two parameters. For g see `inna_core.inna`.
+The modulus matters for complex parameters only: multiplying g by a phase multiplies q by it, as in `optax.adam`.
+torch's optimizers scale real and imaginary parts separately, as two parameters. For g see `inna_core.inna`.
 
 Reference: J. Bolte, R. Boustany, E. Pauwels, A. Purica. A second-order-like optimizer with adaptive gradient scaling
 for deep learning. arXiv:2410.05871, 2024.
@@ -68,7 +68,7 @@ class INNAprop:
         sigma: decay of the second moment, in [0, 1); a float or a 0-d array.
         eps: added to the root of the second moment, > 0; a float or a 0-d array.
         momentum: in [0, 1), in place of alpha and beta; lr is then that of AdamW (`inna_core.coefficients`).
-        lead: > 0, how much stronger a gradient acts at once than later (default 1 + momentum).
+        lead: > 0, Newtonian damping in units of the time step, beta / gamma (default 1 + momentum).
 
     Raises:
         ValueError: if a number is not finite or out of range, or momentum is given beside alpha or beta.
@@ -103,7 +103,7 @@ class INNAprop:
         object.__setattr__(self, "eps", checked_number("eps", self.eps, positive=True))
 
     def coefficients(self, lr: Scalar, xp: Namespace | None = None) -> Coefficients:
-        """Return what a step multiplies by, for a float or a 0-d array lr."""
+        """Return the coefficients of a step, for a float or a 0-d array lr."""
         return coefficients(self, lr, 1.0 if self.momentum is None else 1 - self.momentum, xp)
 
     def init(self, theta: Array, xp: Namespace | None = None) -> INNApropState:
@@ -121,7 +121,7 @@ class INNAprop:
         """
         check_parameter(theta)
         ns = namespace(theta, xp)
-        # a sum, since it is 0-d and lands on theta's device in every namespace
+        # a sum is 0-d and on theta's device in every namespace
         step = squared_modulus(ns.sum(ns.zeros_like(theta)), ns)
         step = ns.astype(step, ns.float32) if is_narrow(theta) else step
         return INNApropState(ns.zeros_like(theta), ns.zeros_like(theta), as_array(step))
@@ -173,13 +173,13 @@ class INNAprop:
 
 def scaled_gradient(g: Array, s: Array, k: Array, sigma: Scalar, eps: Scalar, ns: Namespace) -> Array:
     """Return q of step k, counted from 1, for the second moment after it."""
-    # 1 - sigma^k, by expm1: the difference would lose three digits of a float32 in the first steps. Its inverse is one
-    # number, where dividing by it would be a division for each element.
+    # 1 - sigma^k by expm1: the difference would lose three digits in float32 in the first steps. Multiplying by the
+    # inverse, a scalar, saves a division per element.
     s_hat = s * (1 / -ns.expm1(k * log(sigma, ns)))
     return g / (ns.sqrt(s_hat) + eps)
 
 
 def log(sigma: Scalar, ns: Namespace) -> Scalar:
-    if isinstance(sigma, float):  # in double precision, whatever the arrays' is
+    if isinstance(sigma, float):  # in double precision, independently of the arrays'
         return math.log(sigma) if sigma > 0 else -math.inf
     return ns.log(sigma)

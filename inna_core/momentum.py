@@ -36,8 +36,8 @@ class MomentumState(NamedTuple):
 class Momentum:
     """Gradient descent with momentum, the default direction of summary-Newton.
 
-    It is here for `inna_torch.NewtonSummary`, `inna_optax.newton_summary` and `inna_keras.NewtonSummary` alone, and so
-    no host has an optimizer of this name: every framework ships one (``torch.optim.SGD``, ``optax.sgd``,
+    It exists only for `inna_torch.NewtonSummary`, `inna_optax.newton_summary` and `inna_keras.NewtonSummary`. No host
+    has an optimizer of this name, since every framework ships one (``torch.optim.SGD``, ``optax.sgd``,
     ``keras.optimizers.SGD``).
 
     Args:

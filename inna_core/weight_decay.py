@@ -9,11 +9,11 @@ beta that is eta_k (`inna_core.coefficients`), so the same lambda decays as in A
 other ways.
 
 Published decay, in the repository of INNAprop, for its INNAprop and for its INNA: theta_k is replaced by theta_k + d_k
-while psi stays, which by v = (1/beta - alpha) theta - psi / beta pushes the velocity:
+while psi stays, which by v = (1/beta - alpha) theta - psi / beta changes the velocity:
 
     v_k <- v_k + (1/beta - alpha) d_k                           before the step
 
-In the long run that acts 1 / (alpha beta) times as strongly as lambda says. ``published=True`` does it.
+In the long run its effect is 1 / (alpha beta) times that of lambda. ``published=True`` selects it.
 
 L2 regularisation, in INNA's own repository (github.com/camcastera/INNA-for-DeepLearning, for torch): the decay is
 added to beta g_k, so it acts as the gradient of lambda / (2 beta) |theta|^2 and the velocity sees it. To repeat those

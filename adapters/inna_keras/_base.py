@@ -102,7 +102,7 @@ class Elementwise(keras.optimizers.Optimizer):
 
     @property
     def weight_decay(self) -> Any:
-        """The rate of the decay, or None. Numbers set are validated; what is compiled already keeps the old one."""
+        """The rate of the decay, or None. Setting it validates it; compiled functions keep the old one."""
         return self._weight_decay
 
     @weight_decay.setter
@@ -141,7 +141,7 @@ class Elementwise(keras.optimizers.Optimizer):
         """
         grads = list(grads)
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        # None of either is for Keras to answer
+        # Keras raises its own error for None
         if grads and variables and len(grads) != len(variables):
             raise ValueError(f"Invalid grads: {len(grads)} gradients (expected {len(variables)}, one a variable)")
         if variables:
@@ -156,7 +156,7 @@ class Elementwise(keras.optimizers.Optimizer):
         pass
 
     def _backend_update_step(self, grads: list[Any], trainable_variables: list[Any], learning_rate: Any) -> None:
-        # Keras on torch has multi-tensor steps for a fixed list of its own classes; this is ours.
+        # Keras on torch has multi-tensor steps for a fixed list of its own classes only
         if keras.backend.backend() == "torch":
             grads, trainable_variables = self._torch_update_step(grads, trainable_variables, learning_rate)
         if trainable_variables:

@@ -1,4 +1,4 @@
-"""What the backends' tensors differ in: sparse gradients, rounding under a compiler, what is traced."""
+"""Differences between the backends' tensors: sparse gradients, rounding under a compiler, tracing."""
 
 import math
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def checked_gradient(gradient: Any, variable: Any) -> Any:
         raise TypeError(
             f"Invalid grads: dtype {gradient.dtype} for {variable.name} (expected a real floating-point dtype)"
         )
-    # TensorFlow may not know a shape, or a part of it, while it traces
+    # while tracing, TensorFlow may not know (a part of) a shape
     expected = tuple(variable.shape)
     known = tuple(gradient.shape) if getattr(gradient.shape, "rank", 0) is not None else (None,) * len(expected)
     if len(known) != len(expected) or any(n not in (None, m) for n, m in zip(known, expected, strict=True)):
@@ -69,8 +69,8 @@ def rounding_to(variable: Any) -> Callable[[Any], Any]:
         if half:
             size: Any = ops.abs(x)
             sign: Any = ops.sign(x)
-            # Below float16's normal numbers the spacing stays 2^-24. Adding a constant with that spacing and taking it
-            # away again would round too, but XLA drops that as well.
+            # Below float16's normal numbers the spacing is 2^-24. Adding and subtracting a constant with that spacing
+            # would round too, but XLA drops that.
             multiple: Any = ops.round(x * 2.0**24)
             y = ops.where(ops.less(size, 2.0**-14), multiple * 2.0**-24, y)
             y = ops.where(ops.greater_equal(size, 65520.0), sign * math.inf, y)

@@ -14,7 +14,7 @@ class INNA(Elementwise):
 
     Args:
         learning_rate: step size, >= 0 (default 0.1); a float, a `LearningRateSchedule`, or a callable without
-            arguments.
+            arguments. Stable below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
         weight_decay: decoupled decay: each step takes learning_rate * weight_decay of a variable away (default None).
@@ -24,7 +24,7 @@ class INNA(Elementwise):
         name: the optimizer's name (default None: "inna", then "inna_1" and so on, as Keras numbers its own).
         momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and learning rate
             (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead alone.
-        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum, which at a constant
+        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum, which at a constant
             learning rate makes the steps of `keras.optimizers.SGD` with Nesterov's momentum).
         published_decay: let the decay act on the velocity too, as one of the authors' two INNA files does (default
             False; see `inna_core.weight_decay`). The decay is then about 1 / (alpha beta) times as strong as
@@ -95,7 +95,7 @@ class INNAprop(Elementwise):
         momentum: in [0, 1), in place of alpha and beta (default None): AdamW's beta_1; keep its learning rate and
             weight decay, and beta_2 as sigma (`inna_core.coefficients`). Schedules of the learning rate leave momentum
             and lead alone.
-        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum).
+        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum).
         **kwargs: what every Keras optimizer takes, see `INNA`.
 
     Raises:

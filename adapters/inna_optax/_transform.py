@@ -20,8 +20,8 @@ from inna_core.weight_decay import check_published_decay, update_with_decay
 class Elementwise:
     """An optax transformation that runs an algorithm of `inna_core` on every leaf of a pytree.
 
-    The step size is part of the dynamics, so schedules are evaluated here and the updates come out finished: negative
-    sign and learning rate included.
+    The step size is part of the dynamics, so schedules are evaluated here, and the updates contain the learning rate
+    and the negative sign.
 
     Args:
         algorithm: of `inna_core`; its hyperparameters may be traced.
@@ -69,14 +69,14 @@ class Elementwise:
         for path, p in jax.tree.leaves_with_path(jax.tree.map(as_leaf, params)):
             check_floating("params", path, p)
 
-        # `jax.tree.map` alone touches the parameters: optax maps over states by initialising from placeholders.
+        # only `jax.tree.map` may touch the parameters: `optax.tree.map_params` initializes from placeholders
         def initial(name: str) -> Any:
             return jax.tree.map(lambda p: getattr(self.algorithm.init(wide(as_leaf(p)), xp=jnp), name), params)
 
         def compensation(p: Any) -> Any:
             return jnp.zeros_like(as_leaf(p)) if self.needs_compensation(as_leaf(p)) else None
 
-        # A tree of nothing but None would not do: `optax.tree.map_params` could not lay another tree along it.
+        # not a tree of Nones: `optax.tree.map_params` could not map a second tree along it
         compensated = self.kahan_sum or any(self.needs_compensation(as_leaf(p)) for p in jax.tree.leaves(params))
         return self.state_type(
             step=jnp.zeros((), jnp.int32),
@@ -204,13 +204,13 @@ def check_structure(updates: Any, velocity: Any, params: Any) -> None:
     )
 
 
-def leaves_along(name: str, tree: Any, treedef: Any) -> list[Any]:
-    """Return what a tree has at the places of another tree's leaves."""
+def leaves_along(name: str, tree: Any, treedef: Any, expected: str = "updates") -> list[Any]:
+    """Return what a tree has at the places of another tree's leaves; `expected` names that other tree in the error."""
     try:
         return treedef.flatten_up_to(tree)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Invalid {name}: a tree {jax.tree.structure(tree)} (expected the structure of updates, {treedef})"
+            f"Invalid {name}: a tree {jax.tree.structure(tree)} (expected the structure of {expected}, {treedef})"
         ) from error
 
 
@@ -266,8 +266,8 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     info = jnp.finfo(dtype)
     y = jax.lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=info.nmant)
     if dtype == jnp.float16:
-        # reduce_precision flushes float16's subnormal numbers, whose spacing is 2^-24. Adding a constant with that
-        # spacing and taking it away again would round too, but XLA drops that as well.
+        # reduce_precision flushes float16's subnormal numbers, whose spacing is 2^-24. Adding and subtracting a
+        # constant with that spacing would round too, but XLA drops that.
         multiple = jnp.round(x * 2.0**24) * 2.0**-24
         # exactly the multiple, with the derivative of x, as `reduce_precision` has
         y = jnp.where(jnp.abs(x) < float(info.tiny), x + jax.lax.stop_gradient(multiple - x), y)

@@ -53,9 +53,14 @@ def inna(
 ) -> optax.GradientTransformationExtraArgs:
     """Return INNA, the inertial Newton algorithm, as an optax transformation.
 
+    Warning:
+        Do not chain `optax.scale_by_learning_rate` or `optax.scale(-lr)` behind it. The updates already contain the
+        learning rate and the sign; multiplied by -lr once more they ascend the loss. There is no error, since a
+        transformation cannot see what follows it in a chain.
+
     Args:
-        learning_rate: step size, >= 0 (default 0.1); a float, a scalar array, or a schedule ``step -> lr``. It is
-            evaluated inside, so do not chain `optax.scale_by_learning_rate`.
+        learning_rate: step size, >= 0 (default 0.1); a float, a scalar array, or a schedule ``step -> lr``. Stable
+            below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
         alpha: viscous damping, >= 0 (default 0.5); a float or a scalar array.
         beta: Newtonian damping, > 0 (default 0.1); a float or a scalar array.
         weight_decay: decoupled decay: each step takes learning_rate * weight_decay * params away (default 0).
@@ -63,14 +68,14 @@ def inna(
             nothing decays.
         momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and learning rate
             (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead alone.
-        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum, which at a constant
+        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum, which at a constant
             learning rate makes the steps of `optax.sgd` with Nesterov's momentum).
         published_decay: let the decay act on the velocity too, as one of the authors' two INNA files does (default
             False; see `inna_core.weight_decay`). The decay is then about 1 / (alpha beta) times as strong as
             weight_decay says.
         kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameters
             (default None: on for float16 and bfloat16 leaves, off otherwise). It needs ``params`` in `update`, and
-            updates that reach `optax.apply_updates` unchanged: chain nothing behind.
+            updates that reach `optax.apply_updates` unchanged: do not chain anything behind.
 
     Returns:
         A `GradientTransformationExtraArgs`; its updates are added by `optax.apply_updates`.
@@ -115,9 +120,13 @@ def innaprop(
 ) -> optax.GradientTransformationExtraArgs:
     """Return INNAprop, INNA with RMS scaling of the gradient, as an optax transformation.
 
+    Warning:
+        Do not chain `optax.scale_by_learning_rate` or `optax.scale(-lr)` behind it. The updates already contain the
+        learning rate and the sign; multiplied by -lr once more they ascend the loss. There is no error, since a
+        transformation cannot see what follows it in a chain.
+
     Args:
-        learning_rate: step size, >= 0 (default 1e-3); a float, a scalar array, or a schedule ``step -> lr``. It is
-            evaluated inside, so do not chain `optax.scale_by_learning_rate`.
+        learning_rate: step size, >= 0 (default 1e-3); a float, a scalar array, or a schedule ``step -> lr``.
         alpha: viscous damping, >= 0 (default 0.1); a float or a scalar array.
         beta: Newtonian damping, > 0 (default 0.9); a float or a scalar array.
         sigma: decay of the second moment, in [0, 1) (default 0.999); a float or a scalar array.
@@ -128,7 +137,7 @@ def innaprop(
         momentum: in [0, 1), in place of alpha and beta (default None): AdamW's b1; keep its learning rate and weight
             decay, and b2 as sigma (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead
             alone.
-        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum).
+        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum).
         published_decay: let the decay act on the velocity too, as the published code does (default False). It repeats
             that code's trajectories; the decay is then about 1 / (alpha beta) times as strong as weight_decay says.
         kahan_sum: as in `inna`.

@@ -81,7 +81,7 @@ class Batch:
             for entries in held_entries(self.states):
                 entries.pop("compensation", None)
         if self.counters:
-            # a number would be made a tensor for each of them; tensor subclasses know numbers only
+            # a number would become a tensor for each of them; tensor subclasses support numbers only
             TORCH._foreach_add_(self.counters, ONE if type(self.counters[0]) in NATIVE_TENSOR_TYPES else 1.0)
 
 
@@ -202,11 +202,11 @@ def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
     missing = [name for name in fields if name not in held]
     if missing and len(missing) < len(fields):
         raise ValueError(f"Invalid state: {sorted(held)} (expected {missing} too)")
-    with torch.inference_mode(False):  # what is made in inference mode could not be written later
+    with torch.inference_mode(False):  # inference tensors could not be written later
         if missing:
             made = algorithm.init(torch.empty_like(p.detach(), dtype=state_dtype(p.dtype)), xp=xp)._asdict()
             if "step" in made:
-                # where torch keeps it: counting on the device would cost a kernel
+                # on the CPU, as in torch: counting on the device would cost a kernel
                 device = p.device if hyper.capturable else "cpu"
                 made["step"] = torch.zeros((), dtype=_get_scalar_dtype(), device=device)
             held.update(made)

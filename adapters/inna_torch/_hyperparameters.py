@@ -60,7 +60,7 @@ class Hyperparameters:
 
     @functools.cached_property
     def coefficients(self) -> Coefficients:
-        """What a step of INNA or INNAprop multiplies by."""
+        """The coefficients of a step of INNA or INNAprop."""
         return self.algorithm.coefficients(self.lr)
 
     def numbers(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def hyperparameters(algorithm: type[Algorithm], group: Mapping[str, Any]) -> Hyp
             only, and not where a graph is captured or autograd goes through the step.
     """
     entries = entry_getter(algorithm)(group)
-    # a tensor may be written in place, so what was found of it does not last
+    # a tensor may be written in place, so its validation cannot be cached
     immutable = IMMUTABLE.issuperset(map(type, entries))
     return (validated if immutable else validate)(algorithm, *entries)
 
@@ -124,7 +124,7 @@ def validate(algorithm: Any, *entries: Any) -> Hyperparameters:
     numbers = {k: scalar(k, x) for k, x in named.items() if x is not None or getattr(algorithm, k, 0) is not None}
     tensors = [x for x in numbers.values() if isinstance(x, torch.Tensor)]
     if tensors and not (flags["capturable"] or flags["differentiable"]) and all(x.is_cpu for x in tensors):
-        numbers = {name: float(x) for name, x in numbers.items()}  # costs little, and lets the values be validated
+        numbers = {name: float(x) for name, x in numbers.items()}  # cheap, and the values can be validated
         tensors = []
     lr, weight_decay = (checked_number(name, numbers.pop(name)) for name in ("lr", "weight_decay"))
     known = algorithm(**numbers)

@@ -55,7 +55,7 @@ class Elementwise(Optimizer):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Set what is not a part of a pickled or loaded state."""
+        """Set the attributes that are not pickled or loaded."""
         # GradScaler then leaves unscaling and skipping to the step, as with torch's own fused optimizers
         self._step_supports_amp_scaling = self.defaults["fused"] is True
         self._warned = set()
@@ -111,7 +111,7 @@ class Elementwise(Optimizer):
                 self._traced_step(group)
         elif not compiling and get_eval_frame_callback() is None:
             self._step()
-        else:  # GradScaler's flags need a decision, and a frame that was given up on would have its callees compiled
+        else:  # GradScaler's flags need control flow, and after a graph break Dynamo would compile the callees
             TORCH.compiler.disable(self._step)()
         return loss
 
@@ -170,7 +170,7 @@ class Elementwise(Optimizer):
         gather(group["params"], self.state, hyper)
         for p in group["params"]:
             if p.grad is not None:
-                # torch.compile knows plain dicts only; once read, the velocity in it is the true one
+                # torch.compile supports plain dicts only; a velocity that was read is the true one
                 state = dict(self.state[p])
                 (self.state[p],) = held_entries([self.state[p]])
                 fields = self.algorithm.state_type._fields  # type: ignore[attr-defined]
@@ -180,7 +180,7 @@ class Elementwise(Optimizer):
                     column.append(x)
         return False
 
-    # What is saved and loaded
+    # Saving and loading
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as a dict of plain dicts; see `torch.optim.Optimizer.state_dict`.
@@ -215,7 +215,7 @@ class Elementwise(Optimizer):
         loaded: dict[str, Any] = {}
 
         def restore(_: Any) -> None:
-            # torch casts what it loads to the parameters' dtype and moves counters; a step needs them otherwise
+            # torch casts loaded entries to the parameters' dtype and moves counters; undo that
             saved = chain.from_iterable(group["params"] for group in loaded["param_groups"])
             own = ((p, group["capturable"]) for group in self.param_groups for p in group["params"])
             for key, (p, capturable) in zip(saved, own, strict=True):
@@ -232,7 +232,7 @@ class Elementwise(Optimizer):
             self.register_load_state_dict_post_hook(restore, prepend=True),
         )
         try:
-            with torch.inference_mode(False):  # steps outside of it could not write what is made in it
+            with torch.inference_mode(False):  # inference tensors could not be written by later steps
                 super().load_state_dict(state_dict)
         finally:
             for handle in handles:
@@ -242,7 +242,7 @@ class Elementwise(Optimizer):
         # Called by `load_state_dict` and by unpickling; raising here leaves everything as it was.
         defaults = {**FLAGS, **state.get("defaults", getattr(self, "defaults", {}))}
         for group in state["param_groups"]:
-            # a flag that the saved groups do not have yet is not to contradict those that they have
+            # defaults for flags that the saved groups lack must not contradict their other flags
             unset = dict.fromkeys(entry_names(self.algorithm))
             for name, value in {**unset, **defaults, **FLAGS, **without_rivals(self.algorithm, group)}.items():
                 group.setdefault(name, value)

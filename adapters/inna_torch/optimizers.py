@@ -12,15 +12,16 @@ FLAGS_DOCUMENTATION = """
         maximize: ascend instead of descend (default False).
         kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameter
             (default None: on for parameters in 16 bits, off otherwise). The state of such parameters is in 32 bits.
-        foreach: update lists of tensors in multi-tensor calls (default None: let the optimizer choose). False for this
-            or for fused, the other left None, means the core's own update, operation by operation.
+        foreach: update lists of tensors in multi-tensor calls (default None: let the optimizer choose). If this or
+            fused is False and the other None, the core's own update runs, operation by operation.
         fused: use torch's fused kernels wherever they are accurate, and warn where they are not (default None: use them
             without a warning).
-        compiled: have inductor make one loop over memory of the update, once for tensors of all lengths and all values
-            of the hyperparameters (default False). INNA takes it where the fused kernel does not apply: for 16 bits
-            and kahan_sum. It needs a compiler (on a CPU, of C++) and some seconds at the first step.
+        compiled: compile the update with inductor into one loop over memory, once for tensors of all lengths and all
+            values of the hyperparameters (default False). INNA uses it where the fused kernel does not apply: for
+            parameters in 16 bits and kahan_sum. It needs a compiler (on a CPU, of C++) and some seconds at the first
+            step.
         capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
-        differentiable: let autograd go through the step (default False).
+        differentiable: let autograd differentiate through the step (default False).
 
     Raises:
         ValueError: if an argument is not finite or out of range, momentum is given beside alpha or beta, or a parameter
@@ -58,17 +59,18 @@ def without_betas(entries: dict[str, Any]) -> dict[str, Any]:
 class INNA(Elementwise):
     """INNA, the inertial Newton algorithm, as a torch optimizer.
 
-    By default steps take torch's fused SGD kernel, with the arguments that make INNA of it.
+    By default steps run on torch's fused SGD kernel, with arguments for which it computes INNA.
 
     Args:
         params: tensors, named tensors or param groups, as for any torch optimizer; floating point or complex.
-        lr: step size, >= 0 (default 0.1); a float or a one-element tensor. With momentum it is that of SGD.
+        lr: step size, >= 0 (default 0.1); a float or a one-element tensor. With momentum it is that of SGD. It is
+            stable below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
         weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0).
         momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and lr
             (`inna_core.coefficients`). Schedules of lr leave momentum and lead alone.
-        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum, which at a constant
+        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum, which at a constant
             lr makes the steps of SGD with Nesterov's momentum).
         {flags}
 
@@ -107,13 +109,21 @@ class INNA(Elementwise):
     ) -> None:
         super().__init__(**arguments(locals()))
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with hyperparameters of their own; ``betas`` is refused. See `Elementwise.add_param_group`."""
+        if isinstance(param_group, dict) and (betas := param_group.get("betas")) is not None:
+            raise TypeError(
+                f"Invalid betas: {betas!r} (expected momentum in its place: INNA has no second moment, INNAprop has)"
+            )
+        super().add_param_group(param_group)
+
 
 @shared_documentation
 class INNAprop(Elementwise):
     """INNAprop, INNA with RMS scaling of the gradient, as a torch optimizer.
 
-    By default steps on a CPU take torch's fused AdamW and SGD kernels, with the arguments that make INNAprop of them.
-    ``compiled=True`` is faster for large tensors.
+    By default steps on a CPU run on torch's fused AdamW and SGD kernels, with arguments for which these compute
+    INNAprop. ``compiled=True`` is faster for large tensors.
 
     Args:
         params: tensors, named tensors or param groups, as for any torch optimizer; floating point or complex.
@@ -125,7 +135,7 @@ class INNAprop(Elementwise):
         weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0.01).
         momentum: in [0, 1), in place of alpha and beta (default None): AdamW's first beta; keep its lr and weight decay
             (`inna_core.coefficients`). Schedules of lr leave momentum and lead alone.
-        lead: how much stronger a gradient acts at once than later, > 0 (default 1 + momentum).
+        lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum).
         betas: momentum and sigma, as AdamW takes them (default None).
         {flags}
 

@@ -167,3 +167,17 @@ def test_update_without_a_loss_is_refused() -> None:
     optimizer, params = inna_optax.newton_summary(), {"w": jnp.ones(2)}
     with pytest.raises(ValueError, match=r"Invalid value_fn: None \(expected"):
         optimizer.update(params, optimizer.init(params), params)
+
+
+def test_gradients_of_another_structure_are_named() -> None:
+    skip_without("jax", "optax")
+    import jax.numpy as jnp
+
+    import inna_optax
+
+    optimizer, params = inna_optax.newton_summary(), {"w": jnp.ones(2)}
+    state: Any = optimizer.init(params)
+    for gradients, momentum, message in (("v", "w", "Invalid updates: "), ("w", "v", "Invalid state.momentum: ")):
+        wrong = state._replace(algorithm={"momentum": {momentum: jnp.ones(2)}})
+        with pytest.raises(ValueError, match=rf"{message}a tree .* \(expected the structure of params, "):
+            optimizer.update({gradients: jnp.ones(2)}, wrong, params, value_fn=lambda p: jnp.sum(p["w"]))

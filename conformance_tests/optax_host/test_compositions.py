@@ -286,6 +286,17 @@ def test_what_is_wrong_is_named(name: str, wrong: str) -> None:
 
 
 @each_transform
+def test_a_learning_rate_chained_behind_ascends(name: str) -> None:
+    """No transformation sees what follows it, so this cannot be refused; the docstrings warn of it."""
+    params = tree(0)
+    twice = optax.chain(make(name, weight_decay=0.0), optax.scale_by_learning_rate(1.0))
+    grads = jax.grad(optax.tree.norm)(params)
+    right, _ = make(name, weight_decay=0.0).update(grads, make(name).init(params), params)
+    wrong, _ = twice.update(grads, twice.init(params), params)
+    assert optax.tree.vdot(grads, right) < 0 < optax.tree.vdot(grads, wrong)
+
+
+@each_transform
 def test_the_derivative_through_steps_is_that_of_the_steps(name: str) -> None:
     params, grads = tree(0), gradients()
 

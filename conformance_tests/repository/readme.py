@@ -1,4 +1,4 @@
-"""The examples of README and of docs/momentum.md, to be run as they are written."""
+"""The examples of README and of pages of the docs, to be run as they are written."""
 
 import contextlib
 import re
@@ -6,16 +6,31 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = (
+    "README.md",
+    *(
+        f"docs/{page}.md"
+        for page in ("choosing", "coming_from", "keras", "momentum", "newton_summary", "optax", "torch")
+    ),
+)
+"""All but docs/contributing.md, whose example has a test of its own."""
+
 BLOCKS = [
     block
-    for page in ("README.md", "docs/momentum.md")
+    for page in PAGES
     for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
 ]
 
 
+def module_of(block: str) -> str | None:
+    """Return the module of ours that an example imports; the host's, where it imports the core too."""
+    imported = re.findall(r"^(?:from|import) (inna_\w+)", block, re.MULTILINE)
+    return max(imported, key=lambda module: module != "inna_core", default=None)
+
+
 def examples(module: str) -> list[str]:
-    """Return the examples that import from a module."""
-    return [block for block in BLOCKS if re.search(rf"^(from|import) {module}\b", block, re.MULTILINE)]
+    """Return the examples of a module."""
+    return [block for block in BLOCKS if module_of(block) == module]
 
 
 def run(module: str) -> None:

@@ -37,6 +37,8 @@ WITH_EXAMPLES = {
         )
     ),
     *(f"inna_core.newton.{name}" for name in ("summary", "step_sizes", "controller")),
+    *(f"inna_core.portable.{name}" for name in ("state", "file", "layouts")),
+    *(f"inna_{host}.portable" for host in ("torch", "optax", "keras")),
     *(f"inna_torch.newton.{name}" for name in ("derivatives", "optimizer")),
     *(f"inna_optax.newton.{name}" for name in ("derivatives", "transform")),
     *(f"inna_keras.newton.{name}" for name in ("derivatives", "trainer")),

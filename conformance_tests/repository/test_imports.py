@@ -5,10 +5,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 
+import inna_core
 from conformance_tests.tiers import nightly_but
 
 FRAMEWORKS = {
@@ -42,10 +44,14 @@ ALLOWED: dict[str, tuple[tuple[str, ...], set[str], dict[str, str]]] = {
 
 
 def loaded(first: str, then: str, env: dict[str, str]) -> tuple[set[str], set[str]]:
-    """Return the frameworks that are loaded after importing one module, and after importing another behind it."""
+    """Return the frameworks that are loaded after importing one module, and after importing another behind it.
+
+    The second is one of our packages; it must have the version that they share.
+    """
     paths = [path for path in sys.path if path]
     shown = "print(*{name.split('.')[0] for name in sys.modules})"
-    code = f"import sys; sys.path[:] = {paths!r}; import {first}; {shown}; import {then}; {shown}"
+    code = f"import sys; sys.path[:] = {paths!r}; import {first}; {shown}; import {then}; {shown}; "
+    code += f"import inna_core; assert {then}.__version__ == inna_core.__version__"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=True
     )
@@ -68,12 +74,21 @@ def test_import_loads_no_other_framework(row: str) -> None:
     assert set(packages) <= ours
 
 
+def test_the_version_is_that_of_the_distribution() -> None:
+    try:
+        expected = version("inna")
+    except PackageNotFoundError:
+        expected = "0+unknown"
+    assert inna_core.__version__ == expected
+
+
 MAY_IMPORT = {
     "inna_core": {"array_api_compat"},
+    "inna_core.portable": {"inna_core", "numpy", "ml_dtypes", "safetensors"},
     "inna_torch": {"inna_core", "array_api_compat", "torch"},
-    "inna_optax": {"inna_core", "jax", "optax"},
+    "inna_optax": {"inna_core", "jax", "numpy", "optax"},
     # on a backend, that backend's own calls may be the fast path; on torch they are those of the torch adapter
-    "inna_keras": {"inna_core", "inna_torch", "keras", "torch", "jax", "tensorflow"},
+    "inna_keras": {"inna_core", "inna_torch", "keras", "numpy", "torch", "jax", "tensorflow"},
 }
 """Beside the standard library and itself."""
 
@@ -85,7 +100,10 @@ def test_imports_run_one_way(package: str) -> None:
     assert spec is not None
     assert spec.origin is not None
     allowed = MAY_IMPORT[package] | {package} | sys.stdlib_module_names
+    apart = {name.split(".")[-1] for name in MAY_IMPORT if name.startswith(f"{package}.")}
     for path in Path(spec.origin).parent.glob("**/*.py"):
+        if path.parent.name in apart:
+            continue  # a row of its own
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):

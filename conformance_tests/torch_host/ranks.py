@@ -128,6 +128,34 @@ def checkpointed(rank: int, world: int, name: str, folder: str) -> list[torch.Te
     return full(model)
 
 
+def portable(rank: int, world: int, name: str, folder: str) -> list[torch.Tensor]:
+    """Train sharded, gather into a portable file on rank 0, and go on from it alone; as docs/portable.md shows it."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+    optimizer, options = OPTIMIZERS[name]
+    model = sharded_model(world)
+    instance = optimizer(model.parameters(), **options)
+    train(model, instance, range(STEPS // 2), rank, world)
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    parameters, state = get_state_dict(model, instance, options=whole)
+    path = f"{folder}/state.safetensors"
+    if rank == 0:
+        copy = network()
+        own = optimizer(copy.parameters(), **options)
+        alone = StateDictOptions()
+        set_state_dict(copy, own, model_state_dict=parameters, optim_state_dict=state, options=alone)
+        inna_torch.save_state(path, own, copy)
+    dist.barrier()
+    last = network()
+    with torch.no_grad():
+        for p in last.parameters():
+            p.zero_()
+    restored = optimizer(last.parameters(), **options)
+    inna_torch.load_state(path, restored, last)
+    train(last, restored, range(STEPS // 2, STEPS))
+    return full(last)
+
+
 def work(rank: int, world: int, task: str, name: str, scratch: str, rendezvous: str) -> None:
     """Join the others, do a task, and leave the resulting parameters in a file."""
     warnings.simplefilter("ignore")  # what torch's distributed parts warn about is not ours

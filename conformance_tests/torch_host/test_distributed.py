@@ -54,3 +54,10 @@ def test_a_checkpoint_goes_from_two_ranks_to_one_and_back(name: str, tmp_path: P
     for part, world in enumerate((2, 1, 2), start=1):
         ranks = run(world, "checkpointed", name, tmp_path, scratch)
         assert_like_alone(ranks, name, part * torch_ranks.STEPS // 3)
+
+
+@NIGHTLY
+@EACH
+def test_a_portable_file_is_gathered_from_two_ranks(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    assert_like_alone(run(2, "portable", name, tmp_path, tmp_path), name)

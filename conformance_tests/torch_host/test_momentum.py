@@ -82,6 +82,14 @@ def test_betas_are_momentum_and_sigma() -> None:
             inna_torch.INNAprop(parameters(), **bad)
 
 
+def test_inna_refuses_betas() -> None:
+    with pytest.raises(TypeError, match=r"INNA.*'betas'"):
+        inna_torch.INNA(parameters(), betas=(0.9, 0.99))  # type: ignore[call-arg]
+    groups: list[Any] = [{"params": parameters(), "betas": (0.9, 0.99)}]
+    with pytest.raises(TypeError, match=r"Invalid betas: \(0.9, 0.99\) \(expected momentum in its place"):
+        inna_torch.INNA(groups)
+
+
 @each_optimizer
 @pytest.mark.parametrize("scheduler", ["OneCycleLR", "CyclicLR"])
 def test_schedulers_cycle_the_momentum(optimizer: Any, scheduler: str) -> None:

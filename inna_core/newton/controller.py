@@ -1,4 +1,4 @@
-"""Step sizes during training: what summary-Newton does with one summary after another.
+"""Step sizes during training: how summary-Newton uses successive summaries.
 
 A training step with gradient g, state m of the algorithm that gives the direction, and step size
 eta_s of the group s, is
@@ -92,7 +92,7 @@ def checked_algorithm(algorithm: Any) -> Any:
         return Momentum()
     if isinstance(algorithm, type) or not all(hasattr(algorithm, name) for name in ("init", "update", "state_type")):
         raise TypeError(f"Invalid algorithm: {algorithm!r} (expected an algorithm of inna_core, as in INNA())")
-    if getattr(algorithm, "beta", 0.0) is None:  # its step is no multiple of its step of size 1
+    if getattr(algorithm, "beta", 0.0) is None:  # its step is not proportional to the step size
         raise ValueError(f"Invalid algorithm: {algorithm!r} (expected alpha and beta in place of momentum)")
     return algorithm
 

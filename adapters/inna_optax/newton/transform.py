@@ -11,6 +11,7 @@ from inna_core import newton
 from inna_core._validation import checked_number
 from inna_core.algorithm import Algorithm
 from inna_core.newton import StepSizes, StepSizeState, Summary
+from inna_optax._transform import leaves_along
 from inna_optax.newton.derivatives import partition_of, summary
 
 
@@ -79,7 +80,8 @@ def newton_summary(
         A `GradientTransformationExtraArgs`; its updates are added by `optax.apply_updates`.
 
     Raises:
-        ValueError: if an argument is out of range; in `update`, if params or value_fn is missing.
+        ValueError: if an argument is out of range; in `update`, if params or value_fn is missing, or a tree
+            differs from that of params.
         TypeError: if an argument has a wrong type; in `init`, if a leaf is not real floating point.
 
     Reference: Wolinski, arXiv 2312.03885; Castera et al., JMLR 22(134), 2021.
@@ -124,8 +126,9 @@ def newton_summary(
                 raise ValueError(f"Invalid {name}: None (expected an argument of update)")
         group_of, _ = partition_of(params, groups)
         thetas, treedef = jax.tree.flatten(params)
-        grads = treedef.flatten_up_to(updates)
-        columns = zip(*(treedef.flatten_up_to(state.algorithm[name]) for name in fields), strict=True)
+        grads = leaves_along("updates", updates, treedef, "params")
+        slots = (leaves_along(f"state.{name}", state.algorithm[name], treedef, "params") for name in fields)
+        columns = zip(*slots, strict=True)
         states = [source.state_type(*column) for column in columns]
         directions = [newton.direction(source, g, m, p, jnp) for g, m, p in zip(grads, states, thetas, strict=True)]
 

@@ -25,7 +25,7 @@ class Product(NamedTuple):
 
 
 class Pieces:
-    """The loss in pieces, the products and what lies between them, each with third derivatives of its own.
+    """The loss in pieces, the products and the operations between them, each with third derivatives of its own.
 
     Let z be the tensors where pieces meet, w = d phi / dz their adjoints, and dz, dw their derivatives by mu_s. The
     pieces f: z -> z' make phi the Lagrangian sum of <w', f(z) - z'>, which is stationary in all z and w: an error of
@@ -157,7 +157,7 @@ class Substituted(TorchFunctionMode):
                 f"Invalid loss_fn: it calls {REFUSED[func]} (expected operations with a third derivative)"
             )
         called: Any = REWRITTEN.get(func, func)
-        # functorch transforms (vmap) support no borders: the piece is longer there
+        # functorch transforms (vmap) do not support borders, so the piece is longer
         if self.pieces is not None and func in PRODUCTS and not torch._C._are_functorch_transforms_active():
             return self.pieces.call(called, self.groups, args, kwargs)
         return called(*args, **kwargs)

@@ -43,7 +43,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
             hyper.maximize,
             torch.get_num_threads(),
         )
-    # data in double precision, whatever the arrays': other numbers need no other code
+    # inputs in double precision, so that other values need no recompilation
     by = hyper.coefficients if hasattr(hyper.algorithm, "coefficients") else ()
     numbers = torch.tensor([batch.step, *named.values(), *by], dtype=torch.float64, device=batch.device)
 
@@ -98,7 +98,7 @@ def compiled_update(
             traced = make_fx(update, tracing_mode="symbolic")(*arguments)
             symbolic = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
             compiled: Any = torch._inductor.compile(traced, symbolic)
-            compiled(*arguments)  # what is left to be compiled
+            compiled(*arguments)  # compiles the rest
     except Exception as error:
         raise RuntimeError(
             f"Invalid compiled: True (expected False where inductor cannot compile {algorithm.__name__}): {error}"

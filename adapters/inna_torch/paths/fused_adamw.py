@@ -114,7 +114,7 @@ def run(step: AdamWStep, sigma: float, batch: Batch) -> None:
     """Make the step, in blocks that stay in the cache from kernel to kernel."""
     total = sum(map(torch.Tensor.numel, batch.params))
     size = min(max(total // BLOCKS, 2 * CACHE_BLOCK_NUMEL), 4 * CACHE_BLOCK_NUMEL, total)
-    scratch = batch.params[0].new_empty(2 * size)  # memory that is freed and taken again would leave the cache
+    scratch = batch.params[0].new_empty(2 * size)  # freed and reallocated memory would leave the cache
     for theta, grads, v, s in blocks(batch.columns, size, shared=size):
         if step.push:
             TORCH._foreach_add_(v, theta, alpha=step.push)

@@ -69,7 +69,7 @@ def rounded_by_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
         return x
     dropped = 16 if dtype == torch.bfloat16 else 13  # bits of the fraction that the dtype does not have
     bits = x.view(torch.int32)
-    odd = (bits & 2**dropped).clamp(max=1)  # no shift: that of a DTensor does nothing in torch 2.13
+    odd = (bits & 2**dropped).clamp(max=1)  # no shift: it has no effect on a DTensor in torch 2.13
     bits = (bits + (2 ** (dropped - 1) - 1) + odd) & -(2**dropped)
     y = bits.view(torch.float32)
     if dtype == torch.float16:
@@ -107,7 +107,7 @@ def update_in_place(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[st
     targets = [p if name == THETA else state[name] for name in new if name != "step"]
     sources = [x for name, x in new.items() if name != "step"]
     if torch.compiler.is_compiling():
-        # after one multi-tensor copy inductor computes the later values from what the first has overwritten
+        # after one multi-tensor copy inductor would compute later values from overwritten ones
         for target, source in zip(targets, sources, strict=True):
             target.copy_(source)
     else:

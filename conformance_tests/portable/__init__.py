@@ -1,0 +1,1 @@
+"""Portable states: files, faults, and runs handed over between frameworks."""

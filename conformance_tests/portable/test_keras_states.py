@@ -1,0 +1,49 @@
+"""`inna_keras.save_state` and `load_state`, on each backend in a process of its own."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("safetensors", reason="safetensors is not installed")
+pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+if importlib.util.find_spec("keras") is None:
+    pytest.skip("Keras is not installed", allow_module_level=True)
+
+
+@pytest.fixture(params=["tensorflow", "jax", "torch"])
+def call(request: pytest.FixtureRequest, workers: Any) -> Any:
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    worker = workers({"KERAS_BACKEND": request.param})
+    return lambda name, *rest: worker.call(f"conformance_tests.portable.keras_scenarios:{name}", *map(str, rest))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("INNAprop", "bfloat16"),
+        *(pytest.param("INNAprop", dtype, marks=pytest.mark.nightly) for dtype in ("float32", "float16")),
+        *(pytest.param("INNA", dtype, marks=pytest.mark.nightly) for dtype in ("float32", "float16", "bfloat16")),
+    ],
+)
+def test_a_run_goes_on_bit_by_bit(name: str, dtype: str, call: Any, tmp_path: Path) -> None:
+    call("a_run_goes_on", name, dtype, tmp_path / "state")
+
+
+def test_a_load_that_fails_changes_nothing(call: Any, tmp_path: Path) -> None:
+    call("a_load_that_fails_changes_nothing", tmp_path / "state")
+
+
+def test_states_are_saved_and_loaded_between_steps(call: Any, tmp_path: Path) -> None:
+    call("gradients_in_parts", tmp_path / "state")
+
+
+def test_optimizers_of_others_are_refused(call: Any, tmp_path: Path) -> None:
+    call("optimizers_of_others", tmp_path / "state")
+
+
+@pytest.mark.parametrize("name", ["INNA", pytest.param("INNAprop", marks=pytest.mark.nightly)])
+def test_loss_scaling_skips_gradients_that_are_not_finite(name: str, call: Any) -> None:
+    assert call("non_finite_gradients", name) == (False, True)
