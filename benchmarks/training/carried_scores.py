@@ -95,9 +95,12 @@ class Comparison:
 
     @property
     def behind(self) -> bool:
-        """Whether it ends above the peer by more than the spread of seeds, the larger standard deviation of the two."""
-        known = (ends.deviation for ends in (self.validation, self.peer) if math.isfinite(ends.deviation))
-        return self.validation.mean > self.peer.mean + max(known, default=0.0)
+        """Whether it ends above the peer by more than the standard deviation of the peer's seeds.
+
+        Its own deviation does not count, lest a row be excused by seeds that diverge.
+        """
+        spread = self.peer.deviation if math.isfinite(self.peer.deviation) else 0.0
+        return self.validation.mean > self.peer.mean + spread
 
 
 def last_loss(final: Mapping[str, Any]) -> float | None:

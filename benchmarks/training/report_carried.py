@@ -163,6 +163,7 @@ def long_runs(store: Store, name: str) -> str:
         "seeds",
         "steps to AdamW's final loss",
         "sooner",
+        "loss less AdamW's, same seeds",
         "final validation loss",
         task.metric_name,
         "CPU seconds",

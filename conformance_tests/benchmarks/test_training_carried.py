@@ -117,6 +117,7 @@ def test_behind_is_measured_by_the_spread_of_seeds() -> None:
     near, far = ([final(1, 0.8, x), final(2, 0.8, x)] for x in (0.21, 0.22))
     assert not carried_scores.compare(near, peers).behind
     assert carried_scores.compare(far, peers).behind
+    assert carried_scores.compare([final(1, 0.8, 0.2), final(2, 0.8, 2.0)], peers).behind  # not excused by its own
 
 
 def test_a_row_is_compared_on_the_seeds_that_both_have(tmp_path: Path) -> None:
