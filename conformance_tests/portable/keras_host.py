@@ -88,12 +88,14 @@ GRADIENTS = {"tensorflow": tensorflow_gradient, "jax": jax_gradient, "torch": to
 
 def run(leg: Leg) -> Arrays:
     """Run a part of a training; return the parameters at its end."""
-    before = keras.config.floatx()
+    before, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # which follows floatx only until it is first read
     try:
         return run_in_float64(leg)
     finally:
         keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(policy)
 
 
 def run_in_float64(leg: Leg) -> Arrays:

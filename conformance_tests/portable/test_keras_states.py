@@ -12,7 +12,7 @@ if importlib.util.find_spec("keras") is None:
     pytest.skip("Keras is not installed", allow_module_level=True)
 
 
-@pytest.fixture(params=["tensorflow", "jax", "torch"])
+@pytest.fixture(params=["tensorflow", "torch", pytest.param("jax", marks=pytest.mark.nightly)])
 def call(request: pytest.FixtureRequest, workers: Any) -> Any:
     if importlib.util.find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not installed")

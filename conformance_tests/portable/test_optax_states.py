@@ -40,7 +40,7 @@ def assert_equal(got: Any, want: Any) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", pytest.param("float16", marks=pytest.mark.nightly)])
 def test_a_run_goes_on_bit_by_bit(name: str, dtype: str, tmp_path: Path) -> None:
     transform, params = OPTIMIZERS[name](0.01), tree(0, dtype)
     state, params = steps(transform, transform.init(params), params, 0, 2)

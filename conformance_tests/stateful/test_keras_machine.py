@@ -13,7 +13,7 @@ if importlib.util.find_spec("keras") is None:
     pytest.skip("Keras is not installed", allow_module_level=True)
 
 ROWS = [
-    ("torch", "INNAprop", 20, 15),
+    ("torch", "INNAprop", 12, 12),
     *(
         pytest.param(*row, 150, 30, marks=pytest.mark.nightly)
         for row in product(("tensorflow", "jax", "torch"), ("INNA", "INNAprop"))

@@ -294,7 +294,7 @@ MACHINES = {"INNA": INNAMachine, "INNAprop": INNApropMachine}
 
 
 @pytest.mark.parametrize("name", MACHINES)
-@pytest.mark.parametrize(("examples", "steps"), [(60, 25), pytest.param(1000, 50, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(("examples", "steps"), [(30, 20), pytest.param(1000, 50, marks=pytest.mark.nightly)])
 def test_any_order_of_operations_gives_what_the_equations_say(name: str, examples: int, steps: int) -> None:
     OPERATIONS.clear()
     run_state_machine_as_test(MACHINES[name], settings=settings(examples, steps))
