@@ -28,7 +28,11 @@ myst_heading_anchors = 4
 exclude_patterns = ["figures", "static", "extensions"]
 
 # the API reference, from docstrings alone: no framework has to be installed
-autodoc_mock_imports = ["array_api_compat.torch", "jax", "jaxlib", "keras", "optax", "tensorflow", "torch"]
+autodoc_mock_imports = [
+    "array_api_compat.torch",
+    *("jax", "jaxlib", "keras", "optax", "tensorflow", "torch"),
+    *("ml_dtypes", "numpy", "safetensors"),
+]
 _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: self  # as in `Tensor | None`
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"

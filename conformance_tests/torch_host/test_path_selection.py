@@ -58,7 +58,7 @@ ADAMW_KERNEL: dict[str, tuple[dict[str, Any], Any, bool]] = {
     "foreach": ({"foreach": True}, torch.float32, False),
     "float64": ({}, torch.float64, True),
     "published decay": ({"published_decay": True}, torch.float32, True),
-    "lr above beta": ({"lr": 1.0}, torch.float32, False),
+    "lr above beta": ({"lr": 1.2}, torch.float32, False),
     "near 1 / alpha": ({"lr": 0.09, "alpha": 10.0}, torch.float32, False),
 }
 
