@@ -3,8 +3,8 @@
 What of the matrix the tiers hold:
 
 fast: eager hosts in the widest dtype and one narrow one; all refusals on NumPy; the default cases on compiled hosts.
-default: eager hosts in all dtypes (Keras, slow as it is, in two, and with the default cases in the others); two refused
-    values of each argument; the contracts of compiled hosts in one dtype.
+default: eager hosts in two dtypes, and with the default cases in the others; two refused values of each argument; the
+    contracts of compiled hosts in one dtype.
 nightly: all cases and dtypes on all hosts; all refused values on all hosts.
 gpu: whatever needs a CUDA device.
 """
@@ -55,7 +55,7 @@ def tier_of_case(host: Host, case: Case, dtype: str) -> str:
         return "fast" if default and dtype == host.narrow else "nightly"
     if dtype in (host.wide, host.narrow):
         return "fast"
-    return "default" if default or not host.env else "nightly"
+    return "default" if default else "nightly"
 
 
 def tier_of_property(host: Host, dtype: str | None = None) -> str:

@@ -8,16 +8,23 @@ import pytest
 from conformance_tests import oracle
 from conformance_tests.matrix.cases import EPS, Algorithm, Case, Setup, random_arrays
 from conformance_tests.matrix.hosts import Host
-from conformance_tests.matrix.rows import row, tier_of_property
+from conformance_tests.matrix.rows import FULLEST, row, tier_of_property
 from conformance_tests.matrix.table import ALGORITHMS, BY_NAME, HOSTS
 
 SHAPES = ((20,),)
 N_STEPS = 200
 
 
+def tier_of_row(host: Host, algorithm: Algorithm) -> str:
+    """Return the tier: hosts in processes of their own run the algorithm with the largest state, the rest nightly."""
+    if host.compiled or (host.env and algorithm is not FULLEST):
+        return "nightly"
+    return tier_of_property(host)
+
+
 def rows() -> list[Any]:
     return [
-        row(host, algorithm, id=algorithm.name, tier="nightly" if host.compiled else tier_of_property(host))
+        row(host, algorithm, id=algorithm.name, tier=tier_of_row(host, algorithm))
         for host in HOSTS
         for algorithm in ALGORITHMS
         if "lead" in algorithm.optional

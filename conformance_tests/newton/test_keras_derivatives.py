@@ -20,11 +20,15 @@ JAX (tanh), whatever floatx and the policy say, see the test below: what is comp
 derivative is wrong by more than 1e-2."""
 
 
+FORMS = {("tensorflow", 2), ("tensorflow", 3), ("torch", 3)}
+"""Backends and orders of the default tier; JAX, which compiles longest, is in it through the trainer."""
+
+
 @pytest.mark.parametrize("network", nightly_but(["mlp"], ["mlp", "cnn"]))
 @pytest.mark.parametrize(
     ("backend", "order"),
     [
-        pytest.param(backend, order, marks=[pytest.mark.nightly] if order == 2 and backend != "tensorflow" else [])
+        pytest.param(backend, order, marks=[] if (backend, order) in FORMS else [pytest.mark.nightly])
         for backend in BACKENDS
         for order in (2, 3)
     ],
@@ -76,7 +80,7 @@ def on_tensorflow(workers: Any) -> Callable[[str], Any]:
 
 
 @pytest.mark.parametrize("layer", nightly_but(ON_ALL_BACKENDS, KERAS_LAYERS))
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", nightly_but(["torch"], ["torch", "jax"]))
 def test_layers_agree_on_all_backends(backend: str, layer: str, workers: Any, on_tensorflow: Any) -> None:
     skip_without("keras", "tensorflow", backend)
     if (backend, layer) == ("jax", "SimpleRNN"):
@@ -99,7 +103,7 @@ def test_moments_in_a_tensorflow_function_are_refused(workers: Any) -> None:
     assert "Invalid loss_fn: it calls tf.nn.moments inside a loop, a branch or a tf.function" in message
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", nightly_but(["tensorflow", "torch"], BACKENDS))
 def test_moving_averages_stay_during_a_summary(backend: str, workers: Any) -> None:
     skip_without("keras", BACKENDS[backend])
     assert workers({"KERAS_BACKEND": backend}).call(f"{SCENARIOS}:moving_averages_stay")

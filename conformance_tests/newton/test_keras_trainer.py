@@ -7,6 +7,7 @@ import pytest
 
 from conformance_tests.newton.networks import problem, skip_without, torch_loss
 from conformance_tests.newton.torch_networks import torch_steps
+from conformance_tests.tiers import nightly_but
 from inna_core import INNA, StepSizes
 
 
@@ -45,7 +46,7 @@ def test_callbacks_set_the_damping_and_stop(backend: str, workers: Any) -> None:
     assert "Invalid learning_rate: -1.0" in found["refused"]
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+@pytest.mark.parametrize("backend", nightly_but(["torch", "tensorflow"], ["torch", "jax", "tensorflow"]))
 def test_trainer_sees_the_model_as_keras_does(backend: str, workers: Any) -> None:
     """Losses that the model adds, the present state of dropout, losses by name, settings, refusals."""
     skip_without("keras", backend)

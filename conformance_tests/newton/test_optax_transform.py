@@ -78,6 +78,7 @@ def test_trains_without_a_learning_rate_and_as_torch_does() -> None:
     assert all(np.allclose(a, b.detach(), rtol=0, atol=1e-9) for a, b in zip(params, tensors, strict=True))
 
 
+@pytest.mark.nightly
 def test_resumes_bit_for_bit() -> None:
     skip_without("jax", "optax")
     params, state, _ = jax_run("INNAprop", 9, damping=from_the_third_step)

@@ -20,8 +20,6 @@ KEPT = {
     ("INNA", "arrays", "torch"),
     ("INNA", "optax", "arrays"),
     ("INNAprop", "torch", "optax"),
-    ("INNAprop", "keras-tensorflow", "torch"),
-    ("INNAprop", "torch", "keras-jax"),
 }
 """Pairs of the default tier; the others are nightly."""
 

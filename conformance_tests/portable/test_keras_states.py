@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from conformance_tests.tiers import nightly_but
+
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
 if importlib.util.find_spec("keras") is None:
     pytest.skip("Keras is not installed", allow_module_level=True)
 
 
-@pytest.fixture(params=["tensorflow", "torch", pytest.param("jax", marks=pytest.mark.nightly)])
+@pytest.fixture(params=nightly_but(["tensorflow"], ["tensorflow", "torch", "jax"]))
 def call(request: pytest.FixtureRequest, workers: Any) -> Any:
     if importlib.util.find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
