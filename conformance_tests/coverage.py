@@ -41,7 +41,9 @@ def collected() -> list[Any]:
 
 
 def algorithm_of(params: dict[str, Any], test: Any) -> str | None:
-    """Return the algorithm of a test of a host: its case's, or the one that the file is about."""
+    """Return the algorithm of a test of a host: its own, its case's, or the one that the file is about."""
+    if (algorithm := params.get("algorithm")) is not None:
+        return algorithm.name
     case = params.get("case")
     return case.algorithm if case is not None else getattr(test.module, "ALGORITHM", None)
 
