@@ -11,9 +11,8 @@ eta:
 
 so that alpha beta = (1 - m) l. At a constant eta INNA with l = 1 or 1 + m makes exactly the steps of
 ``torch.optim.SGD`` and ``optax.sgd``; any l is quasi-hyperbolic momentum (QHM) with nu = (1 - (1 - m) l) / m and lr
-eta / (1 - m). INNAprop differs from AdamW in that the first moment averages gradients that are
-scaled already, and has no bias correction. A schedule of eta leaves m and l alone, while one of gamma with fixed alpha
-and beta changes both.
+eta / (1 - m). INNAprop differs from AdamW in that the first moment averages gradients that are scaled already, and has
+no bias correction. A schedule of eta leaves m and l alone, while one of gamma with fixed alpha and beta changes both.
 
 The steps d_k = theta_{k+1} - theta_k show the effect of the lead. At a constant eta INNA's are
 

@@ -120,6 +120,20 @@ def test_the_lead_weighs_the_change_of_the_gradient(lead: float) -> None:
         assert np.allclose(steps[k + 1], want, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("lead", [0.5, 1.0, 3.0, 4.0, 6.0])
+def test_a_constant_lr_makes_quasi_hyperbolic_momentum(lead: float) -> None:
+    """Against QHM as Ma and Yarats print it, with nu and lr as `inna_core.coefficients` converts them."""
+    m, eta, grads = 0.75, 0.05, random_arrays(0, ((6,),) * 30)
+    nu, lr = (1 - (1 - m) * lead) / m, eta / (1 - m)
+    inna, theta, other, average = inna_core.INNA(momentum=m, lead=lead), np.zeros(6), np.zeros(6), np.zeros(6)
+    state = inna.init(theta)
+    for g in grads:
+        delta, state = inna.update(g, state, theta, eta)
+        theta, average = theta + delta, m * average + (1 - m) * g
+        other = other - lr * ((1 - nu) * g + nu * average)
+    assert np.allclose(theta, other, rtol=0, atol=1e-14)  # 30 rounded steps of size 1
+
+
 def test_newton_steps_refuse_a_direction_given_by_momentum() -> None:
     with pytest.raises(ValueError, match="Invalid algorithm: INNA"):
         checked_algorithm(inna_core.INNA(momentum=0.9))
