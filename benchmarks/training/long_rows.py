@@ -1,5 +1,6 @@
 """The optimizers of the long runs, with their settings: nothing is tuned but AdamW's lr, within a third."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,15 @@ def innaprop(lead: float, lr: float, betas: tuple[float, float], decay: float) -
     return LongRow(f"innaprop-{lead:g}", f"INNAprop, AdamW's setting, lead {lead:g}", inna_torch.INNAprop, setting)
 
 
+def converted(lr: float, betas: tuple[float, float], decay: float) -> LongRow:
+    """Return INNAprop with the alpha and beta that AdamW's setting has at its peak lr: momentum rises as lr falls."""
+    peak, lead = math.sqrt(lr * (1 - betas[0])), 1 + betas[0]
+    setting = {"lr": peak, "alpha": (1 - betas[0]) / peak, "beta": lead * peak, "sigma": betas[1]}
+    title = "INNAprop, AdamW's setting, alpha and beta constant"
+    # Decoupled decay multiplies by 1 - lr * weight_decay in both forms, so the product is kept.
+    return LongRow("innaprop-converted", title, inna_torch.INNAprop, {**setting, "weight_decay": decay * lr / peak})
+
+
 def decayed(row: LongRow, decay: float) -> LongRow:
     """Return a row with another weight decay."""
     setting = {**row.setting, "weight_decay": decay}
@@ -63,6 +73,7 @@ GPT_CARRIED = by_name(
     *(innaprop(lead, 3e-3, GPT_BETAS, GPT_DECAY) for lead in (1.9, 3.0, 1.0, 5.0)),
     adamw("adamw-less", 2e-3, GPT_BETAS, GPT_DECAY),
     adamw("adamw-more", 4e-3, GPT_BETAS, GPT_DECAY),
+    converted(3e-3, GPT_BETAS, GPT_DECAY),
     LongRow(
         *("nadam", "NAdam, lr 0.003", torch.optim.NAdam),
         {"lr": 3e-3, "betas": GPT_BETAS, "weight_decay": GPT_DECAY, "decoupled_weight_decay": True},
@@ -90,6 +101,7 @@ MNIST = by_name(
     LongRow("momentum", "SGD, Nesterov, lr 0.05", torch.optim.SGD, {**SGD, "nesterov": True}),
     LongRow("inna-1.9", "INNA, SGD's setting, lead 1.9", inna_torch.INNA, {**SGD, "lead": 1.9}),
     *(innaprop(lead, 1e-3, MNIST_BETAS, MNIST_DECAY) for lead in (1.9, 3.0)),
+    converted(1e-3, MNIST_BETAS, MNIST_DECAY),
     *(
         published(f"innaprop-{name}", pair, 1e-3, MNIST_DECAY, true=False, sigma=0.999)
         for name, pair in (("published", (0.1, 0.9)), ("published-1", (1.0, 1.0)), ("published-2", (2.0, 2.0)))
