@@ -1,0 +1,176 @@
+"""Stability and energy, measured: INNA's own steps on both sides of the limit, and the energy along the exact flow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from inna_core import INNA
+from inna_core.coefficients import Coefficients
+from inna_core.dynamics import energy, largest_stable_lr
+from inna_core.inna import inertial_step
+
+SETTINGS = 1000
+SMALL, LARGE = 1e-6, 1e6
+"""Of the distance at the start: what counts as converged, and as diverged."""
+
+MOST_STEPS = 100_000
+
+
+def random_settings(form: str) -> list[tuple[float, dict[str, float]]]:
+    """Return sharpnesses and hyperparameters, two decades of each or what its range allows."""
+    rng = np.random.default_rng(0)
+    sharpness, first, second = np.exp(rng.uniform(np.log(0.1), np.log(10.0), (3, SETTINGS)))
+    if form == "dampings":
+        return [(float(h), {"alpha": float(a), "beta": float(b)}) for h, a, b in zip(sharpness, first, second)]
+    momentum = rng.uniform(0.0, 0.9, SETTINGS)
+    return [(float(h), {"momentum": float(m), "lead": float(x)}) for h, m, x in zip(sharpness, momentum, second)]
+
+
+def worst_curvature(sharpness: float, given: dict[str, float], lr: float) -> float:
+    """Return the largest curvature in (0, sharpness] that grows at least half as fast as any, at an unstable lr.
+
+    The eigenvalues are those of trace and determinant. The very fastest may be the flattest of all, along which a stable
+    run takes forever.
+    """
+    by = INNA(**given).coefficients(lr)
+    gamma, beta, forget = float(by.gamma), float(by.beta), float(by.alpha_gamma)
+    h = sharpness * np.geomspace(1e-4, 1.0, 200)
+    trace, determinant = 2 - gamma * beta * h - forget, 1 - gamma * beta * h - forget + gamma**2 * h
+    radius = (np.abs(trace) + np.sqrt(np.maximum(trace**2 - 4 * determinant, 0))) / 2
+    radius = np.maximum(radius, np.sqrt(np.maximum(determinant, 0)))  # complex pairs
+    return float(h[radius - 1 >= (radius.max() - 1) / 2].max())
+
+
+def outcomes(curvatures: Sequence[float], coefficients: Sequence[Coefficients]) -> np.ndarray:
+    """Run the core's step on h theta^2 / 2 for all settings side by side, each until its outcome is clear.
+
+    Returns:
+        By setting: -1 where theta and v have shrunk to `SMALL` of the start, 1 where they have grown to `LARGE` times
+        it, 0 where neither happened.
+    """
+    h, by = np.asarray(curvatures), np.asarray(coefficients)
+    theta, v = np.ones_like(h), np.zeros_like(h)
+    left, found = np.arange(len(h)), np.zeros(len(h), dtype=int)
+    for k in range(MOST_STEPS):
+        delta, v = inertial_step(h * theta, v, Coefficients(*by.T))
+        theta = theta + delta
+        if k % 50 == 0:
+            distance = np.maximum(np.abs(theta), np.abs(v))
+            decided = (distance < SMALL) | (distance > LARGE)
+            found[left[decided]] = np.where(distance[decided] > 1, 1, -1)
+            h, by, theta, v, left = (part[~decided] for part in (h, by, theta, v, left))
+            if not len(left):
+                break
+    return found
+
+
+@pytest.mark.parametrize("form", ["dampings", "momentum and lead"])
+def test_runs_converge_below_the_limit_and_diverge_above(form: str) -> None:
+    """Of 1,000 random settings each, at 0.99 and 1.01 of the limit, at the curvature that binds it."""
+    settings = random_settings(form)
+    limits = [largest_stable_lr(h, **given) for h, given in settings]
+    worst = [worst_curvature(h, given, 1.01 * limit) for (h, given), limit in zip(settings, limits, strict=True)]
+    for share, curvatures, expected in (
+        (0.99, worst, -1),
+        (0.99, [h for h, _ in settings], -1),
+        (1.01, worst, 1),
+    ):
+        steps = [INNA(**given).coefficients(share * limit) for (_, given), limit in zip(settings, limits, strict=True)]
+        found = outcomes(curvatures, steps)
+        wrong = [(settings[i], curvatures[i], found[i]) for i in np.flatnonzero(found != expected)]
+        assert not wrong, (share, len(wrong), wrong[:3])
+
+
+@pytest.mark.parametrize("given", [{"alpha": 0.5, "beta": 0.1}, {"momentum": 0.9, "lead": 1.9}])
+def test_runs_of_the_optimizer_diverge_where_those_of_its_step_do(given: dict[str, float]) -> None:
+    """`INNA.update` itself, on ten curvatures at once; the sharpest alone is what makes the difference."""
+    inna, curvatures = INNA(**given), np.geomspace(1.0, 300.0, 10)
+    limit = largest_stable_lr(300.0, **given)
+    for share in (0.99, 1.01):
+        theta = np.ones(10)
+        state = inna.init(theta)
+        for _ in range(5000):
+            delta, state = inna.update(curvatures * theta, state, theta, share * limit)
+            theta = theta + delta
+        assert np.abs(theta[:-1]).max() < 1e-6
+        assert np.abs(theta[-1]) < 1e-6 if share < 1 else np.abs(theta[-1]) > 1e6
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """A smooth loss with many valleys: J = sum_i c_i cos(W_i theta + p_i) + s |theta|^2 / 2.
+
+    Attributes:
+        c, p: shape (n,).
+        W: shape (n, d).
+        s: >= 0.
+    """
+
+    c: np.ndarray
+    W: np.ndarray
+    p: np.ndarray
+    s: float
+
+    def loss(self, theta: np.ndarray) -> float:
+        return float(self.c @ np.cos(self.W @ theta + self.p) + self.s * theta @ theta / 2)
+
+    def gradient(self, theta: np.ndarray) -> np.ndarray:
+        return -self.W.T @ (self.c * np.sin(self.W @ theta + self.p)) + self.s * theta
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A landscape, the two dampings and a start (theta, v), drawn at random."""
+
+    landscape: Landscape
+    alpha: float
+    beta: float
+    start: np.ndarray
+
+    def motion(self, _: float, z: np.ndarray) -> np.ndarray:
+        """Return the derivative of (theta, v, w), w the energy that friction has taken: the equation of motion."""
+        theta, v = z[:-1].reshape(2, -1)
+        g = self.landscape.gradient(theta)
+        speed = v - self.beta * g
+        force = -self.alpha * v - (1 - self.alpha * self.beta) * g
+        return np.concatenate([speed, force, [2 * self.alpha * speed @ speed + 2 * self.beta * g @ g]])
+
+    def energy(self, z: np.ndarray) -> float:
+        theta, v = z[:-1].reshape(2, -1)
+        return float(energy(self.landscape.loss(theta), [v], alpha=self.alpha, beta=self.beta))
+
+
+def random_flow(seed: int) -> Flow:
+    rng = np.random.default_rng(seed)
+    n, d = 4, int(rng.integers(1, 4))
+    landscape = Landscape(
+        rng.normal(size=n), 2 * rng.normal(size=(n, d)), rng.uniform(0, 2 * np.pi, n), float(rng.uniform(0, 1))
+    )
+    alpha, beta = np.exp(rng.uniform(np.log(0.01), np.log(5.0), 2))
+    start = np.concatenate([2 * rng.normal(size=2 * d), [0.0]])
+    return Flow(landscape, float(alpha), float(beta), start)
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(50), pytest.param(range(50, 1000), marks=pytest.mark.nightly)], ids=["50 flows", "950 more"]
+)
+def test_the_energy_never_increases_along_the_flow(seeds: range) -> None:
+    """And what is missing is what friction took: E(0) - E(t) is the integral of 2 alpha |theta'|^2 + 2 beta |grad J|^2.
+
+    SciPy integrates with a relative error of 1e-10 a step.
+    """
+    integrate = pytest.importorskip("scipy.integrate", reason="SciPy is not installed")
+    for seed in seeds:
+        flow = random_flow(seed)
+        times = np.linspace(0, 6, 121)
+        done = integrate.solve_ivp(
+            flow.motion, (0, 6), flow.start, method="DOP853", t_eval=times, rtol=1e-10, atol=1e-10
+        )
+        assert done.success, seed
+        energies = np.asarray([flow.energy(z) for z in done.y.T])
+        error = 1e-7 * (1 + np.abs(energies).max())
+        assert np.diff(energies).max() <= error, seed
+        np.testing.assert_allclose(energies[0] - energies, done.y[-1], rtol=0, atol=error, err_msg=str(seed))
+        assert done.y[-1, -1] > 1e3 * error, seed  # it had something to lose
