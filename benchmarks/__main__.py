@@ -8,6 +8,7 @@
     python -m benchmarks training-starts     train with the defaults, and with settings to start with
     python -m benchmarks training-repeat     train the chosen settings again, and compare with what is stored
     python -m benchmarks training-report     write the tables and figures of the pages from the stored results
+    python -m benchmarks dynamics            draw the figures of docs/dynamics.md
 
 --help after a command lists its options. The other benchmarks are modules: python -m benchmarks.torch_step, and so on.
 """
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     "training-starts": ("benchmarks.training.starts", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-repeat": ("benchmarks.training.repeat", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-report": ("benchmarks.training.report", {**TRAINING, "matplotlib": "matplotlib", "rich": "rich"}),
+    "dynamics": ("benchmarks.dynamics.command", {"numpy": "numpy", "matplotlib": "matplotlib"}),
 }
 
 

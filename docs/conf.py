@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "docstrings",
     "mathml",
+    "pictures",
 ]
 
 # pages

@@ -22,16 +22,17 @@ def random_settings(form: str) -> list[tuple[float, dict[str, float]]]:
     """Return sharpnesses and hyperparameters, two decades of each or what its range allows."""
     rng = np.random.default_rng(0)
     sharpness, first, second = np.exp(rng.uniform(np.log(0.1), np.log(10.0), (3, SETTINGS)))
-    if form == "dampings":
-        return [(float(h), {"alpha": float(a), "beta": float(b)}) for h, a, b in zip(sharpness, first, second)]
-    momentum = rng.uniform(0.0, 0.9, SETTINGS)
-    return [(float(h), {"momentum": float(m), "lead": float(x)}) for h, m, x in zip(sharpness, momentum, second)]
+    names = ("alpha", "beta")
+    if form == "momentum and lead":
+        names, first = ("momentum", "lead"), rng.uniform(0.0, 0.9, SETTINGS)
+    rows = np.stack([sharpness, first, second], axis=1).tolist()
+    return [(h, dict(zip(names, given, strict=True))) for h, *given in rows]
 
 
 def worst_curvature(sharpness: float, given: dict[str, float], lr: float) -> float:
     """Return the largest curvature in (0, sharpness] that grows at least half as fast as any, at an unstable lr.
 
-    The eigenvalues are those of trace and determinant. The very fastest may be the flattest of all, along which a stable
+    By the eigenvalues, from trace and determinant. The very fastest may be the flattest of all, along which a stable
     run takes forever.
     """
     by = INNA(**given).coefficients(lr)
