@@ -63,6 +63,7 @@ INNA, PROP, BY = "inna_core/inna.py", "inna_core/innaprop.py", "inna_core/coeffi
 TORCH, OPTAX, KERAS = "adapters/inna_torch", "adapters/inna_optax/_transform.py", "adapters/inna_keras/_base.py"
 LOCKSTEP, CONTRACTS, LOW = "matrix/test_lockstep.py", "matrix/test_contracts.py", "matrix/test_low_precision.py"
 KERAS_HOST, COMPOSITIONS = "keras_host/test_behaviours.py", "optax_host/test_compositions.py"
+DYNAMICS = "inna_core/dynamics.py"
 CORE, NUMPY = rows("", "core"), rows("numpy and not readonly", "matrix")
 
 MUTANTS = (
@@ -83,6 +84,12 @@ MUTANTS = (
     Mutant("psi's sign", "inna_core/psi.py", "* theta - beta * velocity", "* theta + beta * velocity", CORE),
     Mutant("psi's alpha", "inna_core/psi.py", "(1 / beta - alpha) * theta", "(1 / beta) * theta", CORE),
     Mutant("dtype not compared", "inna_core/_validation.py", "if array.dtype != theta.dtype:", "if False:", NUMPY),
+    Mutant("limit 2 / alpha left out", DYNAMICS, "limits.append(2 / alpha)", "pass", CORE),
+    Mutant("limit beta + alpha / h left out", DYNAMICS, "[beta + alpha / h]", "[math.inf]", CORE),
+    Mutant("larger root as the limit", DYNAMICS, "(1 + math.sqrt(", "(1 - math.sqrt(", CORE),
+    Mutant("limit of leads below 1 left out", DYNAMICS, "[forget / h / (1 - lead)]", "[math.inf]", CORE),
+    Mutant("energy without alpha beta", DYNAMICS, "2 * (1 + alpha * beta) * loss", "2 * loss", CORE),
+    Mutant("energy of half the velocity", DYNAMICS, "squared_modulus(v, xp)", "squared_modulus(v, xp) / 2", CORE),
     Mutant("float64 scalars let through", "inna_core/_validation.py", "    return number\n\n\n", "    return value\n\n\n", CORE),
     Mutant("0-d results left as scalars", "inna_core/_validation.py", "return x[...] if", "return x if", NUMPY),
     Mutant("complex gradients squared, not their modulus", "inna_core/_validation.py", "ns.real(ns.conj(x) * x) if is_complex(x) else x * x", "x * x", rows("numpy", "matrix/test_complex.py")),

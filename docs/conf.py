@@ -21,6 +21,7 @@ extensions = [
     "docstrings",
     "mathml",
     "pictures",
+    "summary_tables",
 ]
 
 # pages

@@ -15,15 +15,15 @@ LR, MOMENTUM, LEAD, STEPS = 2e-4, 0.99, 8.0, 800
 
 @cache
 def runs() -> dict[str, Run]:
-    """Return the runs by name; the first two are the textbooks' methods, without INNA."""
+    """Return the runs by name; the first two are written without INNA, as in `torch.optim.SGD`."""
 
-    def textbook(nesterov: bool) -> Run:
+    def sgd(nesterov: bool) -> Run:
         return run_momentum(valley.gradient, valley.START, LR, MOMENTUM, STEPS, nesterov)
 
     inna = INNA(momentum=MOMENTUM, lead=LEAD)
     return {
-        "heavy ball": textbook(nesterov=False),
-        "Nesterov": textbook(nesterov=True),
+        "heavy ball": sgd(nesterov=False),
+        "Nesterov": sgd(nesterov=True),
         f"INNA, lead {LEAD:g}": run_inna(inna, valley.gradient, valley.START, LR, STEPS),
     }
 

@@ -27,9 +27,9 @@ def measured_map() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def measured_limits(**given: float) -> np.ndarray:
     """Return where runs begin to diverge, by bisection, at each of the curvatures `MEASURED_AT`."""
     low, high = np.full(len(MEASURED_AT), 1e-6), np.full(len(MEASURED_AT), 1e2)
-    for _ in range(24):
+    for _ in range(17):
         middle = np.sqrt(low * high)
-        diverges = growth(INNA(**given), MEASURED_AT, middle, 2000) > 1
+        diverges = growth(INNA(**given), MEASURED_AT, middle, 1000) > 1
         low, high = np.where(diverges, low, middle), np.where(diverges, middle, high)
     return np.sqrt(low * high)
 

@@ -7,9 +7,6 @@ import numpy as np
 from benchmarks.dynamics.look import Look
 
 START = (-1.5, 2.0)
-SHARPNESS = 400.0
-"""Largest eigenvalue of the Hessian, across the valley."""
-
 LEVELS = (0.5, 1, 2, 3, 5, 10, 20, 40, 80, 160, 320)
 """Of the contour lines."""
 

@@ -1,4 +1,4 @@
-"""A `<picture>` with a source for dark pages, as GitHub shows it, becomes two images between which the theme chooses."""
+"""A `<picture>` with a source for dark pages, as GitHub shows it, becomes two images; the theme shows one of them."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ PICTURE = re.compile(
 
 
 class TwoImages(SphinxTransform):
-    """Replaces pictures; before images are collected, so that Sphinx copies both files and misses one that is absent."""
+    """Replaces pictures, before Sphinx collects images: it copies both files, and warns if one is absent."""
 
     default_priority = 100
 
@@ -22,7 +22,9 @@ class TwoImages(SphinxTransform):
             if not node.astext().lstrip().startswith("<picture>"):
                 continue
             if (found := PICTURE.fullmatch(node.astext())) is None:
-                raise ValueError(f"{self.env.docname}: not a picture of the form that pictures.py reads: {node.astext()}")
+                raise ValueError(
+                    f"{self.env.docname}: not a picture of the form that pictures.py reads: {node.astext()}"
+                )
             images = [
                 nodes.image(uri=found[name], alt=found["alt"], classes=[f"only-{name}"]) for name in ("light", "dark")
             ]
