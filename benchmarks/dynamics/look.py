@@ -75,7 +75,7 @@ LOOKS = (
 def drawn_in(look: Look) -> Iterator[None]:
     """Draw figures within in these colours, on a transparent background."""
     text = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color", "legend.labelcolor")
-    style: dict[str, Any] = {
+    style: Any = {
         **dict.fromkeys(text, look.text),
         "axes.edgecolor": look.text,
         "axes.facecolor": "none",

@@ -31,14 +31,15 @@ def runs() -> dict[str, Run]:
 def draw(look: Look) -> Any:
     """Return the figure: the three paths, the motion across the valley, and the loss."""
     figure = plt.figure(figsize=(8.4, 5.4), layout="constrained")
-    axes = figure.subplot_mosaic([[0, 0, 1, 1, 2, 2], ["across"] * 3 + ["loss"] * 3], height_ratios=(4, 4))
+    axes = figure.subplot_mosaic("001122;aaabbb")
+    across, loss = axes["a"], axes["b"]
     colours = (look.heavy_ball, look.nesterov, look.inna)
-    for i, ((name, run), colour) in enumerate(zip(runs().items(), colours, strict=True)):
-        valley.portrait(axes[i], look, run.theta, colour)
-        axes[i].set(title=name, ylabel="y" if i == 0 else "")
-        axes["across"].plot(valley.across(run.theta[:200]), color=colour, label=name)
-        axes["loss"].plot(valley.loss(run.theta), color=colour, label=name)
-    axes["across"].set(xlabel="step k", ylabel="across: y − |x|")
-    axes["across"].legend(loc="upper right", fontsize=8)
-    axes["loss"].set(xlabel="step k", ylabel="loss J", yscale="log", ylim=(0.01, 60))
+    for place, (name, run), colour in zip("012", runs().items(), colours, strict=True):
+        valley.portrait(axes[place], look, run.theta, colour)
+        axes[place].set(title=name, ylabel="y" if place == "0" else "")
+        across.plot(valley.across(run.theta[:200]), color=colour, label=name)
+        loss.plot(valley.loss(run.theta), color=colour, label=name)
+    across.set(xlabel="step k", ylabel="across: y − |x|")
+    across.legend(loc="upper right", fontsize=8)
+    loss.set(xlabel="step k", ylabel="loss J", yscale="log", ylim=(0.01, 60))
     return figure
