@@ -63,8 +63,10 @@ INNA, PROP, BY = "inna_core/inna.py", "inna_core/innaprop.py", "inna_core/coeffi
 TORCH, OPTAX, KERAS = "adapters/inna_torch", "adapters/inna_optax/_transform.py", "adapters/inna_keras/_base.py"
 LOCKSTEP, CONTRACTS, LOW = "matrix/test_lockstep.py", "matrix/test_contracts.py", "matrix/test_low_precision.py"
 KERAS_HOST, COMPOSITIONS = "keras_host/test_behaviours.py", "optax_host/test_compositions.py"
-DYNAMICS = "inna_core/dynamics.py"
+DYNAMICS, PORTABLE = "inna_core/dynamics.py", "inna_core/portable"
 CORE, NUMPY = rows("", "core"), rows("numpy and not readonly", "matrix")
+FILES, FITTING = rows("not keras", "portable/test_files.py"), rows("refused or mapping", "portable/test_fitting.py")
+SAVES = rows("not killed", "portable/test_interrupted_saves.py")
 
 MUTANTS = (
     Mutant("sign of beta g", INNA, "(v - beta * g)", "(v + beta * g)", NUMPY),
@@ -140,6 +142,18 @@ MUTANTS = (
     Mutant("keras: variables loaded one by one", KERAS, "if len(store) == len(self.variables):", "if False:", rows("all_or_none", KERAS_HOST)),
     Mutant("keras: a damping that is set is forgotten", KERAS, "        optimizer.algorithm = algorithm\n", "        pass\n", rows("dampings_and_decay", KERAS_HOST)),
     Mutant("keras: wrong count", KERAS, "wide(self.iterations)", "wide(self.iterations + 1)", rows("keras-jax", LOCKSTEP)),
+    Mutant("portable: the digest is not compared", f"{PORTABLE}/file.py", "if hashed.hexdigest().encode() != digest:", "if False:", FILES),
+    Mutant("portable: later versions are read", f"{PORTABLE}/file.py", "if version != VERSION:", "if False:", FILES),
+    Mutant("portable: complex arrays come back real", f"{PORTABLE}/file.py", "if is_complex else array", "if False else array", FILES),
+    Mutant("portable: written in place", f"{PORTABLE}/file.py", 'with open(temporary, "xb") as file:', 'with open(target, "wb") as file:', SAVES),
+    Mutant("portable: a failed save leaves its temporary file", f"{PORTABLE}/file.py", "            os.unlink(temporary)\n", "            pass\n", SAVES),
+    Mutant("portable: a link is replaced", f"{PORTABLE}/file.py", "os.path.realpath(path)", "os.fspath(path)", SAVES),
+    Mutant("portable: square kernels need no layout", f"{PORTABLE}/fitting.py", "if array.ndim >= 2 and state.framework", "if False and state.framework", FITTING),
+    Mutant("portable: other dampings are taken", f"{PORTABLE}/fitting.py", 'if hyperparameters == "same":', "if False:", FITTING),
+    Mutant("portable: other algorithms are taken", f"{PORTABLE}/fitting.py", "if state.algorithm != like.algorithm:", "if False:", FITTING),
+    Mutant("portable: convolutions with channels in the wrong order", f"{PORTABLE}/layouts.py", "return (ndim - 1, ndim - 2, *range(ndim - 2))", "return (ndim - 2, ndim - 1, *range(ndim - 2))", rows("layouts_are or mapping", "portable/test_fitting.py")),
+    Mutant("torch: the authors' psi is taken for the velocity", f"{TORCH}/portable.py", "velocity_from_psi(psi, theta, alpha=by.alpha, beta=by.beta)", "psi", rows("published_code", "portable/test_torch_states.py")),
+    Mutant("torch: a state that is loaded loses its steps", f"{TORCH}/portable.py", 'torch.tensor(fitted.step_of(name)), p', 'torch.tensor(0.0), p', rows("bit_by_bit", "portable/test_torch_states.py")),
 )  # fmt: skip
 
 
