@@ -10,7 +10,7 @@ from typing import Any
 import inna_core
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import ACCELERATOR_BLOCK_NUMEL, TORCH, WIDER, Tensors, blocks, update_in_blocks
+from inna_torch._tensors import ACCELERATOR_BLOCK_NUMEL, CACHE_BLOCK_NUMEL, TORCH, WIDER, Tensors, blocks
 
 
 def inna(hyper: Hyperparameters, step: float, theta: Tensors, g: Tensors, v: Tensors) -> None:
@@ -66,12 +66,13 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     step, columns = batch.step, batch.columns
     if len(batch.slots) == 1:  # no temporaries
         return lambda: function(hyper, step, *columns)
-    if batch.device.type == "cpu" and batch.dense:
-        return lambda: update_in_blocks(lambda row: function(hyper, step, *([x] for x in row)), columns)
+
+    # Blocks stay in a CPU's cache. Small tensors are not copied together: that takes as long as it saves.
+    cached = batch.device.type == "cpu" and batch.dense
+    size, largest = (2 * CACHE_BLOCK_NUMEL, None) if cached else (ACCELERATOR_BLOCK_NUMEL, 2**62)
 
     def run() -> None:
-        size = ACCELERATOR_BLOCK_NUMEL
-        for block in blocks(columns, size, shared=size, largest=2**62):
+        for block in blocks(columns, size, shared=size, largest=largest):
             function(hyper, step, *block)
 
     return run

@@ -22,15 +22,18 @@ anyway.
 Reference for the kernel's form: I. Loshchilov, F. Hutter. Decoupled weight decay regularization. ICLR 2019.
 """
 
+import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
+from inna_core.coefficients import Coefficients
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import CACHE_BLOCK_NUMEL, TORCH, as_flat, blocks
+from inna_torch._tensors import CACHE_BLOCK_NUMEL, TORCH, blocks
 from inna_torch.paths import fused_sgd
 
 MAX_AMPLIFICATION = 1.25
@@ -51,11 +54,13 @@ class GradientStep(NamedTuple):
     weight_decay: float
 
 
-class AdamWStep(NamedTuple):
-    """Arguments of the kernels for one step of INNAprop.
+@dataclass(frozen=True)
+class AdamWStep:
+    """Arguments of the kernels for a step of INNAprop.
 
     Attributes:
-        lr, eps: L and E of the AdamW step that starts at the velocity.
+        lr, eps: L and E of the AdamW step that starts at the velocity, over sqrt(b).
+        sigma: its second decay rate.
         parameter: the step of the parameter.
         velocity: the step of the velocity; None where it does not depend on the gradient.
         shrink: what the velocity is multiplied by then.
@@ -64,77 +69,83 @@ class AdamWStep(NamedTuple):
 
     lr: float
     eps: float
+    sigma: float
     parameter: GradientStep
     velocity: GradientStep | None
     shrink: float
     push: float
 
 
-def adamw_step(hyper: Hyperparameters, steps: float) -> AdamWStep | None:
-    """Return the kernels' arguments for a step of INNAprop after so many, or None where they cannot make it accurately.
+@functools.lru_cache(maxsize=256)
+def adamw_step(
+    by: Coefficients, sigma: float, eps: float, decay: float = 0.0, published: bool = False, maximize: bool = False
+) -> AdamWStep | None:
+    """Return the kernels' arguments for steps of INNAprop with decay d, or None where they cannot be accurate.
 
     Example:
         >>> from inna_core import INNAprop
         >>> theta, v, g = 2.0, 1.0, 3.0
-        >>> hyper = Hyperparameters(INNAprop(alpha=0.5, beta=0.1, sigma=0.9, eps=3.0), lr=0.02, weight_decay=0.2)
-        >>> step = adamw_step(hyper, 0)
-        >>> x = v - step.lr * g / ((0.1 * g**2) ** 0.5 + step.eps)  # q = g / (sqrt(0.1 g^2 / 0.1) + eps) = 0.5
+        >>> step = adamw_step(INNAprop(alpha=0.5, beta=0.1).coefficients(0.02), sigma=0.9, eps=3.0, decay=0.004)
+        >>> root = bias_correction(0.9, 0)
+        >>> x = v - step.lr * root * g / ((0.1 * g**2) ** 0.5 + step.eps * root)  # q = g / (sqrt(g^2) + eps) = 0.5
         >>> round(theta - step.parameter.lr * (x + step.parameter.weight_decay * theta), 12)
         2.011
         >>> round(v - step.velocity.lr * (x + step.velocity.weight_decay * v), 12)
         0.9805
     """
-    gamma, beta, alpha_gamma, alpha_beta = hyper.coefficients
-    sigma, eps, decay = hyper.algorithm.sigma, hyper.algorithm.eps, hyper.lr * hyper.weight_decay
+    gamma, beta, alpha_gamma, alpha_beta = by
     one_minus_alpha_beta = 1 - alpha_beta
     if gamma * max(1.0, abs(one_minus_alpha_beta)) > MAX_AMPLIFICATION * beta * abs(1 - alpha_gamma):
         return None
-    root = math.sqrt(-math.expm1((steps + 1) * math.log(sigma))) if sigma else 1.0
     return AdamWStep(
-        lr=-beta * root if hyper.maximize else beta * root,
-        eps=eps * root,
+        lr=-beta if maximize else beta,
+        eps=eps,
+        sigma=sigma,
         parameter=GradientStep(-gamma, -decay / gamma if gamma else 0.0),
         velocity=GradientStep(-gamma * one_minus_alpha_beta / beta, -1 / one_minus_alpha_beta)
         if gamma and one_minus_alpha_beta
         else None,
         shrink=1 - alpha_gamma,
-        push=-decay * one_minus_alpha_beta / beta if hyper.published_decay else 0.0,
+        push=-decay * one_minus_alpha_beta / beta if published else 0.0,
     )
+
+
+def bias_correction(sigma: float, steps: float) -> float:
+    """Return sqrt(b) = sqrt(1 - sigma^(k+1)) after k steps."""
+    return math.sqrt(-math.expm1((steps + 1) * math.log(sigma))) if sigma else 1.0
 
 
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
     if not (batch.suits_kernels and hyper.on_host and batch.device.type in DEVICES) or batch.step is None:
         return None
-    step, sigma = adamw_step(hyper, batch.step), hyper.algorithm.sigma
-    return None if step is None else lambda: run(step, sigma, batch)
+    sigma, eps, decay = hyper.algorithm.sigma, hyper.algorithm.eps, hyper.lr * hyper.weight_decay
+    step = adamw_step(hyper.coefficients, sigma, eps, decay, hyper.published_decay, hyper.maximize)
+    return None if step is None else functools.partial(run, step, bias_correction(sigma, batch.step), batch)
 
 
-def run(step: AdamWStep, sigma: float, batch: Batch) -> None:
+def run(step: AdamWStep, root: float, batch: Batch) -> None:
     """Make the step, in blocks that stay in the cache from kernel to kernel."""
     total = sum(map(torch.Tensor.numel, batch.params))
     size = min(max(total // BLOCKS, 2 * CACHE_BLOCK_NUMEL), 4 * CACHE_BLOCK_NUMEL, total)
-    scratch = batch.params[0].new_empty(2 * size)  # freed and reallocated memory would leave the cache
     for theta, grads, v, s in blocks(batch.columns, size, shared=size):
         if step.push:
             TORCH._foreach_add_(v, theta, alpha=step.push)
-        # the kernel adds 0 times the old first moment, which must be finite where v is, and leaves the gradient there
-        copies = list(map(as_flat, v)) * 2
-        lengths = list(map(torch.Tensor.numel, copies))
-        pieces = torch.cat(copies, out=scratch[: sum(lengths)]).split_with_sizes(lengths)
-        x, moments = list(pieces[: len(v)]), list(pieces[len(v) :])
+        # Each kind of torch call costs a small network more than its repetition, so copies are made one by one.
+        # The kernel adds 0 times the old first moment, which must be finite where v is, and leaves the gradient there.
+        x, moments = list(map(torch.Tensor.clone, v)), list(map(torch.Tensor.clone, v))
         TORCH._fused_adamw_(
             *(x, grads, moments, s, [], [INF_STEP] * len(v)),
-            lr=step.lr,
+            lr=step.lr * root,
             beta1=0.0,
-            beta2=sigma,
+            beta2=step.sigma,
             weight_decay=0.0,
-            eps=step.eps,
+            eps=step.eps * root,
             amsgrad=False,
             maximize=False,
         )
-        fused_sgd.kernel(theta, x, [], **step.parameter._asdict())
+        fused_sgd.kernel(theta, x, [], lr=step.parameter.lr, weight_decay=step.parameter.weight_decay)
         if step.velocity is None:
             TORCH._foreach_mul_(v, step.shrink)
         else:
-            fused_sgd.kernel(v, x, [], **step.velocity._asdict())
+            fused_sgd.kernel(v, x, [], lr=step.velocity.lr, weight_decay=step.velocity.weight_decay)

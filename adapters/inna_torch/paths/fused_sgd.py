@@ -157,16 +157,18 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
 def run(step: KernelStep, batch: Batch, hyper: Hyperparameters) -> None:
     params, grads = batch.params, batch.grads
     buffers = scaled_velocities(batch, step.scale) if batch.scaled else batch.slots["velocity"]
+    if batch.device.type != "cpu":
+        params, grads, buffers = equal_strides([params, grads, buffers])
     if hyper.weight_decay:
         decay = hyper.lr * hyper.weight_decay
         if hyper.published_decay:
             push = decay * (1 - hyper.coefficients.alpha_beta) / hyper.coefficients.beta
             TORCH._foreach_add_(buffers, params, alpha=-push * step.scale)
-        TORCH._foreach_mul_(params, 1 - decay)
+        kernel(params, params, [], lr=decay)  # for small tensors faster than _foreach_mul_
     if step.gradient:
         TORCH._foreach_add_(params, grads, alpha=-step.gradient if hyper.maximize else step.gradient)
     kernel(
-        *([params, grads, buffers] if batch.device.type == "cpu" else equal_strides([params, grads, buffers])),
+        *(params, grads, buffers),
         momentum=step.momentum,
         lr=step.lr,
         dampening=step.dampening,
