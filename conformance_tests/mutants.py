@@ -113,7 +113,7 @@ MUTANTS = (
     Mutant("torch: rounding left to the compiler", f"{TORCH}/paths/compiled.py", "state, rounded_by_bits)", "state)", rows("torch-inductor", LOW, LOCKSTEP)),
     Mutant("torch: bits rounded down", f"{TORCH}/paths/single.py", "(2 ** (dropped - 1) - 1)", "0", rows("rounds_by_bits", LOW)),
     Mutant("torch: compiled for one length", f"{TORCH}/paths/compiled.py", 'tracing_mode="symbolic"', 'tracing_mode="fake"', rows("torch-inductor", LOCKSTEP)),
-    Mutant("torch: steps not counted", f"{TORCH}/_batch.py", 'ONE = torch.tensor(1.0, device="cpu")', 'ONE = torch.tensor(0.0, device="cpu")', rows("torch-foreach", "matrix/test_innaprop.py")),
+    Mutant("torch: steps not counted", f"{TORCH}/_batch.py", "self.counters[0], self.step + 1)", "self.counters[0], self.step)", rows("torch-foreach", "matrix/test_innaprop.py")),
     Mutant("torch: traced values copied at once", f"{TORCH}/paths/single.py", "    if torch.compiler.is_compiling():\n        # after", "    if False:\n        # after", rows("through_inductor", "torch_host/test_compilation.py")),
     Mutant("torch: state cast on load", f"{TORCH}/_optimizer.py", "dtype=state_dtype(p.dtype), copy=True", "dtype=p.dtype, copy=True", rows("torch-single and save_and_resume", CONTRACTS)),
     Mutant("torch: lr frozen", f"{TORCH}/_optimizer.py", "hyper = hyperparameters(self.algorithm, group)\n            for batch in", 'hyper = hyperparameters(self.algorithm, {**group, "lr": self.defaults["lr"]})\n            for batch in', rows("torch-foreach", LOCKSTEP)),
