@@ -97,9 +97,7 @@ def controlled_step(algorithm: INNA, objective: Objective, box: Box, now: Iterat
     return Iterate(x, fun, grad, after, GROWTH * lr)
 
 
-def energy_grows(
-    algorithm: INNA, lr: float, before: tuple[float, INNAState], after: tuple[float, INNAState]
-) -> bool:
+def energy_grows(algorithm: INNA, lr: float, before: tuple[float, INNAState], after: tuple[float, INNAState]) -> bool:
     """Return whether a step raises the energy by more than rounding errors, or to something that is not a number."""
     by = algorithm.coefficients(lr)
     with np.errstate(over="ignore", invalid="ignore"):

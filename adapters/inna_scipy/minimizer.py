@@ -17,7 +17,7 @@ MOMENTUM = 0.99
 """Momentum where the learning rate is controlled; restarts make smaller ones unnecessary."""
 
 GTOL = {False: 1e-7, True: 1e-5}
-"""Default of `gtol`, by whether the gradient is one of differences, which have errors of about 1e-8 times the curvature.
+"""Default of `gtol`, by whether the gradient is one of differences, whose errors are about 1e-8 times the curvature.
 
 BFGS has 1e-5 and ends far below it, since it converges superlinearly; INNA, which converges linearly, ends just below.
 """

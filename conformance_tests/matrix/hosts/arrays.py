@@ -11,6 +11,7 @@ import numpy as np
 import inna_core
 from conformance_tests.matrix.cases import Setup
 from conformance_tests.matrix.hosts.run import Fact, Snapshot, as_float64
+from inna_core.in_place import update_in_place
 from inna_core.weight_decay import update_with_decay
 
 
@@ -24,9 +25,15 @@ class Library:
 
 
 def open_run(
-    setup: Setup, params: list[np.ndarray], *, library: str, device: str | None = None, jit: bool = False
+    setup: Setup,
+    params: list[np.ndarray],
+    *,
+    library: str,
+    device: str | None = None,
+    jit: bool = False,
+    in_place: bool = False,
 ) -> "ArrayRun":
-    return ArrayRun(setup, params, LIBRARIES[library](jit), device)
+    return (InPlaceRun if in_place else ArrayRun)(setup, params, LIBRARIES[library](jit), device)
 
 
 class ArrayRun:
@@ -42,6 +49,10 @@ class ArrayRun:
         decay = self.setup.weight_decay
         return update_with_decay(self.algorithm, g, state, theta, lr, decay, published=self.setup.published_decay)
 
+    def _advance(self, g: Any, state: Any, theta: Any, lr: Any) -> tuple[Any, Any]:
+        delta, state = self._step(g, state, theta, lr)
+        return theta + delta, state
+
     def _make(self, x: np.ndarray, dtype: str | None = None) -> Any:
         return self.library.make(x, dtype or self.setup.dtype, self.device)
 
@@ -49,8 +60,8 @@ class ArrayRun:
         host_grads = [self._make(g, dtype) for g in grads]
         new_params, new_states = [], []
         for g, state, theta in zip(host_grads, self.states, self.params, strict=True):
-            delta, state = self._step(g, state, theta, self.setup.lr(self.k))
-            new_params.append(theta + delta)
+            theta, state = self._advance(g, state, theta, self.setup.lr(self.k))
+            new_params.append(theta)
             new_states.append(state)
         self._before = self.params, self.states
         self.params, self.states, self.k = new_params, new_states, self.k + 1
@@ -98,6 +109,17 @@ class ArrayRun:
                 if name != "step"
             },
         }
+
+
+class InPlaceRun(ArrayRun):
+    """A run of `inna_core.update_in_place`."""
+
+    def _advance(self, g: Any, state: Any, theta: Any, lr: Any) -> tuple[Any, Any]:
+        setup = self.setup
+        new = update_in_place(self.algorithm, g, state, theta, lr, setup.weight_decay, published=setup.published_decay)
+        assert new[0] is theta
+        assert new[1].velocity is state.velocity
+        return new
 
 
 def fact(x: Any) -> Fact:
