@@ -35,6 +35,7 @@ def iterate(
     lr: Scalar | Callable[[int], Scalar],
     *,
     weight_decay: Scalar = 0.0,
+    published: bool = False,
     state: Tree | None = None,
     step: int = 0,
 ) -> Iterator[Iterate]:
@@ -51,6 +52,7 @@ def iterate(
         lr: learning rate, or a function of the number of the step, counted from 0, such as
             `inna_core.schedules.PowerDecay`.
         weight_decay: rate of decoupled decay, >= 0 (`inna_core.weight_decay`).
+        published: decay as the published code of INNAprop does (see there).
         state: states of the parameters, of an earlier iterate, to continue from there.
         step: number of steps made before, for the schedule.
 
@@ -78,29 +80,29 @@ def iterate(
     states = [algorithm.init(x) for x in params]
     if state is not None:
         states = [owned_state(algorithm, given) for given in flattened(state, theta, "state")]
-    lr_of = lr if callable(lr) else lambda _: lr
+    lr_of, decay = lr if callable(lr) else lambda _: lr, {"weight_decay": weight_decay, "published": published}
 
     def run() -> Iterator[Iterate]:
         for k, batch in enumerate(batches, start=step):
             grads = flattened(gradient(rebuilt(theta, iter(params)), batch), theta, "gradient")
             now = lr_of(k)
             for g, s, x in zip(grads, states, params, strict=True):
-                check(algorithm, g, s, x, now, weight_decay)  # all before the first is changed
+                check(algorithm, g, s, x, now, decay)  # all before the first is changed
             for i, g in enumerate(grads):
-                params[i], states[i] = update_in_place(algorithm, g, states[i], params[i], now, weight_decay)
+                params[i], states[i] = update_in_place(algorithm, g, states[i], params[i], now, **decay)
             yield Iterate(rebuilt(theta, iter(params)), rebuilt(theta, iter(states)), k + 1)
 
     return run()
 
 
-def check(algorithm: Any, grad: Array, state: Any, theta: Array, lr: Scalar, weight_decay: Scalar) -> None:
+def check(algorithm: Any, grad: Array, state: Any, theta: Array, lr: Scalar, decay: dict[str, Any]) -> None:
     """Refuse what `update_in_place` would refuse."""
     check_arrays(algorithm, grad, state, theta, lr)
     if theta.shape:  # a step of no elements makes all checks of the algorithm's own
         none = state._replace(**{name: x[:0, ...] for name, x in state._asdict().items() if name != "step"})
-        update_with_decay(algorithm, grad[:0, ...], none, theta[:0, ...], lr, weight_decay)
+        update_with_decay(algorithm, grad[:0, ...], none, theta[:0, ...], lr, **decay)
     else:
-        update_with_decay(algorithm, grad, state, theta, lr, weight_decay)
+        update_with_decay(algorithm, grad, state, theta, lr, **decay)
 
 
 def owned(x: Array) -> Array:

@@ -2,7 +2,7 @@
 
 import importlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import inna_core
 from conformance_tests.matrix.cases import Setup
 from conformance_tests.matrix.hosts.run import Fact, Snapshot, as_float64
-from inna_core.in_place import update_in_place
 from inna_core.weight_decay import update_with_decay
 
 
@@ -31,9 +30,9 @@ def open_run(
     library: str,
     device: str | None = None,
     jit: bool = False,
-    in_place: bool = False,
+    loop: bool = False,
 ) -> "ArrayRun":
-    return (InPlaceRun if in_place else ArrayRun)(setup, params, LIBRARIES[library](jit), device)
+    return (LoopRun if loop else ArrayRun)(setup, params, LIBRARIES[library](jit), device)
 
 
 class ArrayRun:
@@ -49,10 +48,6 @@ class ArrayRun:
         decay = self.setup.weight_decay
         return update_with_decay(self.algorithm, g, state, theta, lr, decay, published=self.setup.published_decay)
 
-    def _advance(self, g: Any, state: Any, theta: Any, lr: Any) -> tuple[Any, Any]:
-        delta, state = self._step(g, state, theta, lr)
-        return theta + delta, state
-
     def _make(self, x: np.ndarray, dtype: str | None = None) -> Any:
         return self.library.make(x, dtype or self.setup.dtype, self.device)
 
@@ -60,8 +55,8 @@ class ArrayRun:
         host_grads = [self._make(g, dtype) for g in grads]
         new_params, new_states = [], []
         for g, state, theta in zip(host_grads, self.states, self.params, strict=True):
-            theta, state = self._advance(g, state, theta, self.setup.lr(self.k))
-            new_params.append(theta)
+            delta, state = self._step(g, state, theta, self.setup.lr(self.k))
+            new_params.append(theta + delta)
             new_states.append(state)
         self._before = self.params, self.states
         self.params, self.states, self.k = new_params, new_states, self.k + 1
@@ -111,15 +106,36 @@ class ArrayRun:
         }
 
 
-class InPlaceRun(ArrayRun):
-    """A run of `inna_core.update_in_place`."""
+class LoopRun(ArrayRun):
+    """A run of `inna_core.iterate`, which overwrites its own copies; the gradients are its batches."""
 
-    def _advance(self, g: Any, state: Any, theta: Any, lr: Any) -> tuple[Any, Any]:
-        setup = self.setup
-        new = update_in_place(self.algorithm, g, state, theta, lr, setup.weight_decay, published=setup.published_decay)
-        assert new[0] is theta
-        assert new[1].velocity is state.velocity
-        return new
+    _iterates: Iterator[inna_core.Iterate] | None = None
+
+    def step(self, grads: list[np.ndarray], dtype: str | None = None) -> list[np.ndarray]:
+        self._batch = [self._make(g, dtype) for g in grads]
+        if self._iterates is None:
+            self._iterates = self._start()
+        iterates, self._iterates = self._iterates, None
+        self.params, self.states, self.k = next(iterates)
+        self._iterates = iterates  # unless it raised, and so has ended
+        return [self.library.read(g) for g in self._batch]
+
+    def _start(self) -> Iterator[inna_core.Iterate]:
+        return inna_core.iterate(
+            self.algorithm,
+            self.params,
+            lambda theta, batch: batch,
+            iter(lambda: self._batch, None),
+            self.setup.lr,
+            weight_decay=self.setup.weight_decay,
+            published=self.setup.published_decay,
+            state=self.states,
+            step=self.k,
+        )
+
+    def write(self, snapshot: Snapshot, k: int) -> None:
+        super().write(snapshot, k)
+        self._iterates = None
 
 
 def fact(x: Any) -> Fact:
