@@ -46,7 +46,7 @@ def beale_terms(x: Array) -> tuple[Array, Array]:
 
 def beale(x: Array) -> float:
     terms, _ = beale_terms(x)
-    return terms @ terms
+    return float(terms @ terms)
 
 
 def beale_der(x: Array) -> Array:

@@ -21,6 +21,7 @@ References: Castera et al., JMLR 22(134), 2021, section 3 (energy). B. O'Donoghu
 accelerated gradient schemes. Foundations of Computational Mathematics 15, 2015, section 3.2 (gradient restart).
 """
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -33,7 +34,7 @@ from inna_scipy._problem import Array, Box, Objective
 
 START, SHRINK, GROWTH = 0.5, 0.5, 1.01
 POWER_ITERATIONS = 3
-EPS = float(np.finfo(float).eps)
+EPS = sys.float_info.epsilon
 
 
 class Iterate(NamedTuple):

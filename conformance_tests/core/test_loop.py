@@ -67,6 +67,7 @@ def test_the_loop_follows_the_papers_recurrence(library: str, name: str) -> None
         map(make, SHIFTS),
         SCHEDULE,
     )
+    step = 0
     for k, (theta, state, step) in enumerate(found):
         assert np.abs(arrays.read(theta["w"]) - want[k]).max() <= 1e-12
         assert (list(state), step) == (["w"], k + 1)
