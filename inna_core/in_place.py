@@ -74,8 +74,9 @@ def update_in_place(
     axes = sorted(range(theta.ndim), key=lambda axis: -abs(theta.strides[axis]))
     theta_view, grad_view, *views = (x.transpose(axes) for x in (theta, grad, *slots.values()))
     options, after = {"published": published, "xp": (xp := array_namespace(theta))}, state
-    # freed at once: from then on glibc's allocator keeps temporaries of a block, rather than return them to the system
-    xp.empty(4 * BLOCK, dtype=theta.dtype)
+    if theta.size > BLOCK:
+        # freed at once: from then on glibc's allocator keeps temporaries of a block, rather than give them back
+        xp.empty(4 * BLOCK, dtype=theta.dtype)
     for block in blocks(theta_view.shape, BLOCK):
         part, parts = theta_view[block], {name: view[block] for name, view in zip(slots, views, strict=True)}
         before = state._replace(**parts)
