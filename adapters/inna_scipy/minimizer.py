@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -207,12 +208,12 @@ def notifier(callback: Callable[..., Any] | None, objective: Objective) -> Calla
         takes_result = False
 
     def notify(now: Iterate) -> bool:
+        call = partial(callback, np.copy(now.x))
+        if takes_result:
+            value = objective.value(now.x) if now.fun is None else now.fun
+            call = partial(callback, intermediate_result=OptimizeResult(x=np.copy(now.x), fun=value))
         try:
-            if takes_result:
-                value = objective.value(now.x) if now.fun is None else now.fun
-                callback(intermediate_result=OptimizeResult(x=np.copy(now.x), fun=value))
-            else:
-                callback(np.copy(now.x))
+            call()
         except StopIteration:
             return True
         return False

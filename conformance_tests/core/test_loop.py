@@ -1,7 +1,6 @@
 """`iterate`: the papers' trajectory on arrays of any library, in any structure, and continued from a file."""
 
-import importlib
-from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,10 @@ def gradient(theta: Any, shift: Any) -> Any:
     return CURVATURES * (theta - shift)
 
 
-def trajectory(name: str, number: Callable[[Any], Any] = oracle.exact) -> list[np.ndarray]:
+@cache
+def trajectory(name: str) -> list[np.ndarray]:
     """Return the iterates of the paper's recurrence in 50 digits."""
+    number = oracle.exact
     row, (_, hyper) = BY_NAME[name], ALGORITHMS[name]
     setup = Setup(name, hyper, tuple(map(SCHEDULE, range(N_STEPS))))
     theta, state = number(START), {field: 0 * number(START) for field in row.state}
@@ -130,7 +131,6 @@ def test_a_loop_continues_from_an_iterate_bitwise(name: str) -> None:
 
 
 def test_a_loop_continues_from_a_portable_file_bitwise(tmp_path: Any) -> None:
-    importlib.import_module("inna_core.portable")
     pytest.importorskip("safetensors")
     path, inna, half = tmp_path / "run.safetensors", INNA(), N_STEPS // 2
 

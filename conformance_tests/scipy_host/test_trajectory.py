@@ -18,7 +18,6 @@ pytestmark = pytest.mark.fast
 N_STEPS = 200
 HYPER: dict[str, tuple[dict[str, float], float]] = {
     "alpha and beta": ({"alpha": 0.5, "beta": 0.1}, 1.0),
-    "momentum": ({"momentum": 0.9}, 0.1),
     "momentum and lead": ({"momentum": 0.8, "lead": 3.0}, 0.1),
 }
 """Hyperparameters, and by what they multiply the problem's learning rate."""
