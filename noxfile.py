@@ -48,9 +48,9 @@ class Environment:
 
 
 EVERYTHING = Environment(
-    extras=("numpy", "torch", "optax", "keras", "portable"),
+    extras=("numpy", "torch", "optax", "keras", "scipy", "portable"),
     groups=("tensorflow", "test", "quickstart", "training", "types", "lint", "docs"),
-    required=("torch", "jax", "optax", "keras", "tensorflow"),
+    required=("torch", "jax", "optax", "keras", "tensorflow", "scipy"),
     packages=("nox",),
 )
 INTEGRATIONS = Environment(
@@ -60,6 +60,7 @@ INTEGRATIONS = Environment(
 )
 ISOLATED = {
     "numpy": Environment(("numpy",), ("test",), ("numpy", "array_api_strict")),
+    "scipy": Environment(("scipy",), ("test",), ("numpy", "scipy")),
     "torch": Environment(("torch",), ("test",), ("torch",)),
     "optax": Environment(("optax",), ("test",), ("jax", "optax")),
     "keras-tensorflow": Environment(("keras",), ("test", "tensorflow"), ("keras", "tensorflow")),

@@ -62,6 +62,7 @@ class Mutant:
 INNA, PROP, BY = "inna_core/inna.py", "inna_core/innaprop.py", "inna_core/coefficients.py"
 TORCH, OPTAX, KERAS = "adapters/inna_torch", "adapters/inna_optax/_transform.py", "adapters/inna_keras/_base.py"
 LOCKSTEP, CONTRACTS, LOW = "matrix/test_lockstep.py", "matrix/test_contracts.py", "matrix/test_low_precision.py"
+SCIPY, MINIMIZATION = "adapters/inna_scipy", "scipy_host/test_minimization.py"
 KERAS_HOST, COMPOSITIONS = "keras_host/test_behaviours.py", "optax_host/test_compositions.py"
 DYNAMICS, PORTABLE = "inna_core/dynamics.py", "inna_core/portable"
 CORE, NUMPY = rows("", "core"), rows("numpy and not readonly", "matrix")
@@ -95,6 +96,18 @@ MUTANTS = (
     Mutant("float64 scalars let through", "inna_core/_validation.py", "    return number\n\n\n", "    return value\n\n\n", CORE),
     Mutant("0-d results left as scalars", "inna_core/_validation.py", "return x[...] if", "return x if", NUMPY),
     Mutant("complex gradients squared, not their modulus", "inna_core/_validation.py", "ns.real(ns.conj(x) * x) if is_complex(x) else x * x", "x * x", rows("numpy", "matrix/test_complex.py")),
+    Mutant("in place: parts of a block left out", "inna_core/in_place.py", "range(0, shape[0], rows)", "range(0, shape[0], rows + 1)", rows("plain_update", "core/test_in_place.py")),
+    Mutant("in place: shared memory accepted", "inna_core/in_place.py", ".shares_memory(x, y):", ".shares_memory(x, y) and False:", rows("check_fails", "core/test_in_place.py")),
+    Mutant("in place: elements that share memory written", "inna_core/in_place.py", "outer >= stride * n", "outer >= 0", rows("stay_as_they_are", "core/test_in_place.py")),
+    Mutant("loop: the schedule one step late", "inna_core/loop.py", "lr_of(k)", "lr_of(k + 1)", rows("numpy", "core/test_loop.py")),
+    Mutant("loop: given arrays overwritten", "inna_core/loop.py", "asarray(x, copy=True)", "asarray(x)", rows("numpy", "core/test_loop.py")),
+    Mutant("loop: gradients checked one by one", "inna_core/loop.py", "                check(algorithm, g, s, x, now, decay)", "                pass", rows("bad_gradient", "core/test_loop.py")),
+    Mutant("scipy: steps that raise the energy accepted", f"{SCIPY}/_steps.py", "if not energy_grows(", "if np.isfinite(fun) or not energy_grows(", rows("", MINIMIZATION)),
+    Mutant("scipy: no restart", f"{SCIPY}/_steps.py", "if grad @ (x - now.x) > 0:", "if False:", rows("", MINIMIZATION)),
+    Mutant("scipy: velocity kept at a bound", f"{SCIPY}/_steps.py", "np.where(x == free, after.velocity, 0.0)", "after.velocity", rows("", MINIMIZATION)),
+    Mutant("scipy: probes leave the box", f"{SCIPY}/_steps.py", "d = box.projected(x + radius / np.linalg.norm(direction) * direction) - x", "d = radius / np.linalg.norm(direction) * direction", rows("", MINIMIZATION)),
+    Mutant("scipy: differences leave the box", f"{SCIPY}/_problem.py", "self._eps, -self._eps)", "self._eps, self._eps)", rows("", MINIMIZATION)),
+    Mutant("scipy: the gradient, not its projection", f"{SCIPY}/_problem.py", "return x - self.projected(x - gradient) if self.is_bounded else gradient", "return gradient", rows("", MINIMIZATION)),
     Mutant("optax: state not computed after the parameters", "inna_core/evaluation_order.py", "grad * one_after(written, xp)", "grad", rows("copies_nothing", "optax_host/test_compiled.py")),
     Mutant("second moment of g, not g^2", PROP, "* squared_modulus(g, ns)", "* g", NUMPY),
     Mutant("sigma and 1 - sigma swapped", PROP, "sigma * s + (1 - sigma)", "(1 - sigma) * s + sigma", NUMPY),

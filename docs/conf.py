@@ -33,7 +33,7 @@ exclude_patterns = ["figures", "static", "extensions"]
 autodoc_mock_imports = [
     "array_api_compat.torch",
     *("jax", "jaxlib", "keras", "optax", "tensorflow", "torch"),
-    *("ml_dtypes", "numpy", "safetensors"),
+    *("ml_dtypes", "numpy", "safetensors", "scipy"),
 ]
 _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: self  # as in `Tensor | None`
 autodoc_member_order = "bysource"

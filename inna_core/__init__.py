@@ -7,8 +7,10 @@ The algorithms (`INNA`, `INNAprop`) run on NumPy, CuPy, torch, JAX and array-api
 from inna_core import compensation, dynamics, psi, schedules, weight_decay
 from inna_core._version import __version__
 from inna_core.algorithm import Algorithm
+from inna_core.in_place import update_in_place
 from inna_core.inna import INNA, INNAState
 from inna_core.innaprop import INNAprop, INNApropState
+from inna_core.loop import Iterate, iterate
 from inna_core.momentum import Momentum, MomentumState
 from inna_core.newton import (
     NewtonStatus,
@@ -28,6 +30,7 @@ __all__ = [
     "INNAState",
     "INNAprop",
     "INNApropState",
+    "Iterate",
     "Momentum",
     "MomentumState",
     "NewtonStatus",
@@ -40,8 +43,10 @@ __all__ = [
     "checkpoint",
     "compensation",
     "dynamics",
+    "iterate",
     "newton_step_sizes",
     "psi",
     "schedules",
+    "update_in_place",
     "weight_decay",
 ]

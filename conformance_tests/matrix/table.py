@@ -88,8 +88,9 @@ def arrays(name: str, package: str, dtypes: tuple[str, ...] = FLOATS, /, **optio
     device = "cuda" if options.get("device") == "cuda" or package == "cupy" else "cpu"
     jit = "jit" in options
     reads_lr = "never" if jit else "each step"
+    pure = "loop" not in options
     return Host(
-        name, "arrays", (package,), options, dtypes=dtypes, pure=True, device=device, compiled=jit, reads_lr=reads_lr
+        name, "arrays", (package,), options, dtypes=dtypes, pure=pure, device=device, compiled=jit, reads_lr=reads_lr
     )
 
 
@@ -133,6 +134,7 @@ FOUR_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PL
 
 HOSTS = (
     arrays("numpy", "numpy", (*FLOATS, "float16")),
+    arrays("numpy-loop", "numpy", (*FLOATS, "float16"), library="numpy", loop=True),
     arrays("numpy-readonly", "numpy", library="numpy_readonly"),
     strict("strict", "array_api_strict"),
     strict("strict-device1", "array_api_strict", device="device1"),

@@ -10,7 +10,7 @@ PAGES = (
     "README.md",
     *(
         f"docs/{page}.md"
-        for page in ("choosing", "coming_from", "dynamics", "keras", "momentum", "newton_summary", "optax", "torch")
+        for page in "choosing coming_from dynamics keras momentum newton_summary optax scipy torch".split()
     ),
 )
 """All but docs/contributing.md, whose example has a test of its own."""
@@ -42,6 +42,7 @@ def run(module: str) -> None:
 
 EXAMPLES = {
     "numpy": "inna_core",
+    "scipy": "inna_scipy",
     "torch": "inna_torch",
     "optax": "inna_optax",
     "keras-tensorflow": "inna_keras",

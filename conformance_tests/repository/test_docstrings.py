@@ -15,6 +15,7 @@ BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 # packages a module's examples need, and the environments in which they run
 NEEDS: dict[str, tuple[tuple[str, ...], tuple[dict[str, str], ...]]] = {
     "inna_core": (("numpy",), ({},)),
+    "inna_scipy": (("scipy",), ({},)),
     "inna_torch": (("torch",), ({},)),
     "inna_optax": (("optax",), ({},)),
     "inna_keras": (("keras",), tuple({"KERAS_BACKEND": backend} for backend in BACKENDS)),
@@ -33,6 +34,8 @@ WITH_EXAMPLES = {
             "weight_decay",
             "dynamics",
             "evaluation_order",
+            "in_place",
+            "loop",
             "schedules",
         )
     ),
@@ -43,6 +46,7 @@ WITH_EXAMPLES = {
     *(f"inna_optax.newton.{name}" for name in ("derivatives", "transform")),
     *(f"inna_keras.newton.{name}" for name in ("derivatives", "trainer")),
     *(f"inna_torch.paths.{name}" for name in ("fused_sgd", "fused_adamw")),
+    "inna_scipy.minimizer",
     "inna_torch.optimizers",
     "inna_optax.transforms",
     "inna_keras.optimizers",

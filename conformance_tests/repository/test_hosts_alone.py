@@ -13,6 +13,7 @@ import pytest
 
 from conformance_tests.backend_process import open_here
 from conformance_tests.matrix.cases import random_arrays
+from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.rows import FULLEST
 from conformance_tests.matrix.table import HOSTS
 from conformance_tests.repository import readme
@@ -21,6 +22,7 @@ FRAMEWORKS = {"array_api_strict", "cupy", "jax", "keras", "optax", "tensorflow",
 
 ALONE = {
     "numpy": set(),
+    "scipy": set(),
     "strict": {"array_api_strict"},
     "torch": {"torch"},
     "optax": {"optax", "jax"},
@@ -29,6 +31,11 @@ ALONE = {
     "keras-torch": {"keras", "torch"},
 }
 """By host: the frameworks that it may find."""
+
+
+def row_of(name: str) -> Host:
+    """Return the row of the matrix that makes the step; SciPy's arrays are NumPy's."""
+    return next(host for host in HOSTS if host.name == ("numpy" if name == "scipy" else name))
 
 
 class Hidden:
@@ -49,7 +56,7 @@ def run_alone(name: str, path: str) -> None:
     sys.meta_path[:] = [Hidden(FRAMEWORKS - ALONE[name])]  # type: ignore[list-item]
     if name in readme.EXAMPLES:
         readme.run(readme.EXAMPLES[name])
-    host = next(host for host in HOSTS if host.name == name)
+    host = row_of(name)
     setup = FULLEST.default.setup(host.narrow)
     run = open_here(host, setup, random_arrays(0, dtype=host.narrow))
     run.step(random_arrays(1, dtype=host.narrow))
@@ -65,10 +72,10 @@ def run_alone(name: str, path: str) -> None:
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_host_works_without_the_others(name: str, tmp_path: object) -> None:
-    for package in ALONE[name]:
+    for package in ALONE[name] | ({"scipy"} & {name}):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    host = next(host for host in HOSTS if host.name == name)
+    host = row_of(name)
     code = f"from {__name__} import run_alone; run_alone({name!r}, {str(tmp_path) + '/saved'!r})"
     paths = os.pathsep.join(path for path in sys.path if path)
     # JAX as users have it: without the float64 that this suite switches on

@@ -14,6 +14,7 @@ import inna_core
 from conformance_tests.tiers import nightly_but
 
 FRAMEWORKS = {
+    "inna_scipy",
     "inna_torch",
     "inna_optax",
     "inna_keras",
@@ -24,12 +25,14 @@ FRAMEWORKS = {
     "keras",
     "tensorflow",
     "cupy",
+    "scipy",
     "sklearn",
     "mpmath",
 }
 
 ALLOWED: dict[str, tuple[tuple[str, ...], set[str], dict[str, str]]] = {
     "inna_core": ((), set(), {}),
+    "inna_scipy": (("scipy",), {"inna_scipy", "scipy", "numpy"}, {}),
     "inna_torch": (("torch",), {"inna_torch", "torch", "numpy"}, {}),
     "inna_optax": (("optax",), {"inna_optax", "optax", "jax", "numpy"}, {}),
     "inna_keras on torch": (("keras", "torch"), {"inna_keras", "keras", "torch", "numpy"}, {"KERAS_BACKEND": "torch"}),
@@ -59,7 +62,7 @@ def loaded(first: str, then: str, env: dict[str, str]) -> tuple[set[str], set[st
     return FRAMEWORKS & set(before.split()), FRAMEWORKS & set(after.split())
 
 
-ONE_BACKEND = ("inna_core", "inna_torch", "inna_optax", "inna_keras on jax")
+ONE_BACKEND = ("inna_core", "inna_scipy", "inna_torch", "inna_optax", "inna_keras on jax")
 
 
 @pytest.mark.parametrize("row", nightly_but(ONE_BACKEND, ALLOWED))
@@ -85,6 +88,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 MAY_IMPORT = {
     "inna_core": {"array_api_compat"},
     "inna_core.portable": {"inna_core", "numpy", "ml_dtypes", "safetensors"},
+    "inna_scipy": {"inna_core", "numpy", "scipy"},
     "inna_torch": {"inna_core", "array_api_compat", "torch"},
     "inna_optax": {"inna_core", "jax", "numpy", "optax"},
     # on a backend, that backend's own calls may be the fast path; on torch they are those of the torch adapter

@@ -2,7 +2,7 @@
 
 import importlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,15 @@ class Library:
 
 
 def open_run(
-    setup: Setup, params: list[np.ndarray], *, library: str, device: str | None = None, jit: bool = False
+    setup: Setup,
+    params: list[np.ndarray],
+    *,
+    library: str,
+    device: str | None = None,
+    jit: bool = False,
+    loop: bool = False,
 ) -> "ArrayRun":
-    return ArrayRun(setup, params, LIBRARIES[library](jit), device)
+    return (LoopRun if loop else ArrayRun)(setup, params, LIBRARIES[library](jit), device)
 
 
 class ArrayRun:
@@ -98,6 +104,38 @@ class ArrayRun:
                 if name != "step"
             },
         }
+
+
+class LoopRun(ArrayRun):
+    """A run of `inna_core.iterate`, which overwrites its own copies; the gradients are its batches."""
+
+    _iterates: Iterator[inna_core.Iterate] | None = None
+
+    def step(self, grads: list[np.ndarray], dtype: str | None = None) -> list[np.ndarray]:
+        self._batch = [self._make(g, dtype) for g in grads]
+        if self._iterates is None:
+            self._iterates = self._start()
+        iterates, self._iterates = self._iterates, None
+        self.params, self.states, self.k = next(iterates)
+        self._iterates = iterates  # unless it raised, and so has ended
+        return [self.library.read(g) for g in self._batch]
+
+    def _start(self) -> Iterator[inna_core.Iterate]:
+        return inna_core.iterate(
+            self.algorithm,
+            self.params,
+            lambda theta, batch: batch,
+            iter(lambda: self._batch, None),
+            self.setup.lr,
+            weight_decay=self.setup.weight_decay,
+            published=self.setup.published_decay,
+            state=self.states,
+            step=self.k,
+        )
+
+    def write(self, snapshot: Snapshot, k: int) -> None:
+        super().write(snapshot, k)
+        self._iterates = None
 
 
 def fact(x: Any) -> Fact:

@@ -1,0 +1,1 @@
+"""INNA as a method of `scipy.optimize.minimize`."""
