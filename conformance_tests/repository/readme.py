@@ -10,7 +10,10 @@ PAGES = (
     "README.md",
     *(
         f"docs/{page}.md"
-        for page in "choosing coming_from dynamics keras momentum newton_summary optax scipy torch".split()
+        for page in (
+            *("choosing", "coming_from", "dynamics", "keras"),
+            *("momentum", "newton_summary", "optax", "scipy", "torch"),
+        )
     ),
 )
 """All but docs/contributing.md, whose example has a test of its own."""
