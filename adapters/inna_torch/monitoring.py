@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from array_api_compat import torch as xp
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from inna_core.monitor import (
     EVERY,
@@ -21,7 +22,7 @@ from inna_core.monitor import (
 from inna_torch._hyperparameters import hyperparameters
 from inna_torch._optimizer import Elementwise
 from inna_torch._scaled_state import ScaledState
-from inna_torch._tensors import Tensor, Tensors
+from inna_torch._tensors import TORCH, Tensor, Tensors
 from inna_torch.newton.derivatives import eager_and_differentiable_twice, gradients_or_zeros
 
 
@@ -98,7 +99,7 @@ class Monitor:
         self.every, self.sharpness_every, self.iterations = every, sharpness_every, iterations
         self.step = 0
         self.history: list[Metrics] = []
-        self._handle = optimizer.register_step_post_hook(self._after_step)
+        self._handle = optimizer.register_step_post_hook(self._hook)
 
     def remove(self) -> None:
         """Take the hook off; the history stays."""
@@ -110,7 +111,13 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self.remove()
 
-    def _after_step(self, *_: object) -> None:
+    def _hook(self, *_: object) -> None:
+        if torch.compiler.is_compiling() or get_eval_frame_callback() is not None:
+            TORCH.compiler.disable(self._after_step)()  # a graph break
+        else:
+            self._after_step()
+
+    def _after_step(self) -> None:
         self.step += 1
         if self.step % self.every == 0:
             self.history.append(self.sample())
@@ -137,7 +144,7 @@ class Monitor:
                     if alike and moved and self.step % self.sharpness_every == 0:
                         loss, sharpness = loss_and_sharpness(self.loss_fn, moved, hyper.maximize, self.iterations)
                     else:
-                        loss = float(checked_loss(self.loss_fn()))
+                        loss = float(checked_loss(self.loss_fn()).detach())
             signed = -loss if hyper.maximize else loss
             numbers = torch.tensor([float(hyper.lr), plain, scaled, signed, sharpness], dtype=torch.float64, device="cpu")
             lr, plain, scaled, signed, sharpness = numbers.unbind()
@@ -183,7 +190,7 @@ def loss_and_sharpness(
 
     generator = torch.Generator(device="cpu").manual_seed(0)
     start = [torch.randn(real(p).shape, generator=generator, dtype=dtype, device="cpu").to(device) for p in params]
-    return float(loss), float(largest_eigenvalue(product, start, iterations, xp))
+    return float(loss.detach()), float(largest_eigenvalue(product, start, iterations, xp))
 
 
 def checked_loss(loss: Any) -> Tensor:

@@ -11,9 +11,10 @@ import numpy as np
 
 N_STEPS = 12
 EVERY = 4
-X = np.random.default_rng(3).normal(size=(6, 4)) * [1.0, 2.0, 0.5, 1.5]
-Y = np.random.default_rng(4).normal(size=(6, 1))
-START = np.random.default_rng(5).normal(size=(4, 1))
+# Keras on JAX and torch has data in float32, in which these numbers are exact
+X = np.round(64 * np.random.default_rng(3).normal(size=(6, 4)) * [1.0, 2.0, 0.5, 1.5]) / 64
+Y = np.round(64 * np.random.default_rng(4).normal(size=(6, 1))) / 64
+START = np.round(64 * np.random.default_rng(5).normal(size=(4, 1))) / 64
 HESSIAN = 2 / len(X) * X.T @ X
 """Of the mean squared error; the loss is quadratic."""
 

@@ -18,23 +18,28 @@ class Row(NamedTuple):
     function: Callable[..., Any] | str
     options: dict[str, Any] = {}
     env: dict[str, str] = {}
-    default: tuple[str, ...] = tuple(BY_NAME)
+    default: tuple[str, ...] = (FULLEST,)
+    rtol: float = 1e-8
 
 
-def keras(backend: str) -> Row:
+def keras(backend: str, rtol: float) -> Row:
     function = "conformance_tests.monitor.keras_scenarios:samples"
-    return Row(backend, function, env={"KERAS_BACKEND": backend}, default=(FULLEST,))
+    default = (FULLEST,) if backend == "tensorflow" else ()
+    return Row(backend, function, env={"KERAS_BACKEND": backend}, default=default, rtol=rtol)
 
 
 ROWS = {
-    "torch": Row("torch", hosts.torch_samples),
+    "torch": Row("torch", hosts.torch_samples, default=tuple(BY_NAME)),
     "torch-single": Row("torch", hosts.torch_samples, {"foreach": False}),
     "torch-foreach": Row("torch", hosts.torch_samples, {"foreach": True}),
     "torch-compiled": Row("torch", hosts.torch_samples, {"compiled": True}, default=()),
-    "optax": Row("optax", hosts.optax_samples, default=(FULLEST,)),
+    "optax": Row("optax", hosts.optax_samples, default=()),
     "optax-jit": Row("optax", hosts.optax_samples, {"jit": True}),
-    "optax-inject": Row("optax", hosts.optax_samples, {"jit": True, "inject": True}, default=(FULLEST,)),
-    **{f"keras-{backend}": keras(backend) for backend in ("tensorflow", "jax", "torch")},
+    "optax-inject": Row("optax", hosts.optax_samples, {"jit": True, "inject": True}),
+    "keras-tensorflow": keras("tensorflow", 1e-8),
+    # Keras multiplies matrices of float64 in float32 there
+    "keras-jax": keras("jax", 1e-5),
+    "keras-torch": keras("torch", 1e-5),
 }
 
 PAIRS = [
@@ -65,5 +70,4 @@ def test_samples_are_those_of_the_equations(host: str, name: str, samples: Any) 
     for sample, reference in zip(found, wanted, strict=True):
         assert set(sample) == set(reference)
         for key, value in reference.items():
-            # INNAprop's loss near its minimum amplifies rounding
-            np.testing.assert_allclose(sample[key], value, rtol=1e-8, atol=1e-12, err_msg=key)
+            np.testing.assert_allclose(sample[key], value, rtol=ROWS[host].rtol, atol=1e-12, err_msg=key)
