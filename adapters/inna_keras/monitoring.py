@@ -169,7 +169,9 @@ class Run:
             return [ops.cast(x, dtype) * root for x, root in zip(images, roots, strict=True)]
 
         start = [keras.random.normal(v.shape, dtype=dtype, seed=i) for i, v in enumerate(values)]
-        return largest_eigenvalue(product, start, self.iterations, ops, scan if keras.backend.backend() == "jax" else python_loop)
+        return largest_eigenvalue(
+            product, start, self.iterations, ops, scan if keras.backend.backend() == "jax" else python_loop
+        )
 
 
 def scan(body: Any, carry: Any, count: int, _: Any) -> Any:

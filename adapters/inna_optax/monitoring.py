@@ -91,8 +91,9 @@ def monitor(
     check_periods(every, sharpness_every, iterations)
 
     def init(params: Any) -> Any:
-        blank = jnp.full((), NAN, scalar_dtype(params))
-        return MonitorState(inner.init(params), Metrics(jnp.zeros((), jnp.int32), *[blank] * (len(Metrics._fields) - 1)))
+        dtype = scalar_dtype(params)
+        numbers = {name: jnp.full((), NAN, dtype) for name in Metrics._fields}  # each its own, to be donated
+        return MonitorState(inner.init(params), Metrics(**{**numbers, "step": jnp.zeros((), jnp.int32)}))
 
     def update(
         updates: Any, state: Any, params: Any = None, *, value: Any = None, value_fn: Any = None, **extra_args: Any
@@ -103,7 +104,6 @@ def monitor(
             raise ValueError("Invalid params: None (expected the current parameters, beside value_fn)")
         if value is not None and jnp.shape(value) != ():
             raise ValueError(f"Invalid value: shape {jnp.shape(value)} (expected a scalar)")
-        new_updates, new_state = transform.update(updates, state.inner_state, params, **extra_args)
         step = state.inner_state.step
         dtype = state.metrics.lr.dtype
 
@@ -124,7 +124,11 @@ def monitor(
             return measured(algorithm, step, lr, (plain, scaled), loss, sharpness, jnp)
 
         due = (step > 0) & (step % every == 0)
-        return new_updates, MonitorState(new_state, cond(due, sample, lambda: state.metrics))
+        metrics = cond(due, sample, lambda: state.metrics)
+        # measured first: XLA would copy a state that is read after it has been updated in place
+        inner_state, metrics = jax.lax.optimization_barrier((state.inner_state, metrics))
+        new_updates, new_state = transform.update(updates, inner_state, params, **extra_args)
+        return new_updates, MonitorState(new_state, metrics)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

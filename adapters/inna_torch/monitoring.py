@@ -48,7 +48,7 @@ class Monitor:
         step: number of steps seen; set it where a run is resumed.
 
     Energy, sharpness and stable sharpness are those of all parameters that have been moved and are not frozen. Where
-    param groups differ in lr, alpha, beta, momentum, lead or maximize, no formula has been derived: all but velocity and
+    param groups differ in lr, alpha, beta, momentum, lead or maximize, there is no common formula: all but velocity and
     loss are NaN then.
 
     Raises:
@@ -146,7 +146,9 @@ class Monitor:
                     else:
                         loss = float(checked_loss(self.loss_fn()).detach())
             signed = -loss if hyper.maximize else loss
-            numbers = torch.tensor([float(hyper.lr), plain, scaled, signed, sharpness], dtype=torch.float64, device="cpu")
+            numbers = torch.tensor(
+                [float(hyper.lr), plain, scaled, signed, sharpness], dtype=torch.float64, device="cpu"
+            )
             lr, plain, scaled, signed, sharpness = numbers.unbind()
             found = measured(hyper.algorithm, self.step, lr, (plain, scaled), signed, sharpness, xp)
         numbers = Metrics(self.step, *map(float, found[1:]))._replace(loss=loss)

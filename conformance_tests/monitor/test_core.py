@@ -143,7 +143,9 @@ def test_the_plot_shows_what_is_finite() -> None:
     pytest.importorskip("matplotlib")
     samples = [Metrics(1, 0.1, 1.0, 2.0, 3.0, 4.0, 5.0), Metrics(2, 0.1, 1.0, 1.0), Metrics(3, 0.1, 1.0, np.inf, 1.0)]
     above, below = plot(samples).axes
-    points = {line.get_label(): [(float(x), float(y)) for x, y in line.get_xydata()] for line in [*above.lines, *below.lines]}
+    points = {
+        line.get_label(): [(float(x), float(y)) for x, y in line.get_xydata()] for line in [*above.lines, *below.lines]
+    }
     assert points == {
         "loss": [(1, 2), (2, 1)],
         "energy": [(1, 3), (3, 1)],

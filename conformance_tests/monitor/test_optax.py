@@ -11,10 +11,10 @@ from conformance_tests.tiers import nightly_but
 jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")
 
-import jax.numpy as jnp
+import jax.numpy as jnp  # noqa: E402
 
-import inna_optax
-from inna_optax import inna, innaprop, monitor
+import inna_optax  # noqa: E402
+from inna_optax import inna, innaprop, monitor  # noqa: E402
 
 Transformation = Callable[[Any], Any]
 SHAPES = {"a": (3, 4), "b": (4,), "c": (4, 2)}
@@ -91,7 +91,10 @@ def partition(factory: Transformation) -> Any:
 
     inner = factory(inna(0.05, momentum=0.9))
     return optax.partition(
-        {"own": optax.GradientTransformationExtraArgs(inner.init, restored(inner.update)), "fixed": optax.set_to_zero()},
+        {
+            "own": optax.GradientTransformationExtraArgs(inner.init, restored(inner.update)),
+            "fixed": optax.set_to_zero(),
+        },
         {"a": "own", "b": "own", "c": "fixed"},
     )
 

@@ -11,9 +11,9 @@ from conformance_tests.monitor.reference import HESSIAN, is_stable
 
 torch = pytest.importorskip("torch")
 
-import inna_core
-import inna_torch
-from inna_core.monitor import Metrics
+import inna_core  # noqa: E402
+import inna_torch  # noqa: E402
+from inna_core.monitor import Metrics  # noqa: E402
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "INNA": {},
@@ -302,12 +302,20 @@ def linear() -> Any:
     return torch.nn.Linear(2, 1)
 
 
+def foreign() -> Any:
+    return torch.optim.SGD(linear().parameters())
+
+
 def own() -> Any:
     return inna_torch.INNA(linear().parameters())
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "foreign": (lambda: inna_torch.Monitor(torch.optim.SGD(linear().parameters())), TypeError, "Invalid optimizer: SGD"),
+    "foreign": (
+        lambda: inna_torch.Monitor(torch.optim.SGD(linear().parameters())),
+        TypeError,
+        "Invalid optimizer: SGD",
+    ),
     "every": (lambda: inna_torch.Monitor(own(), every=0), ValueError, "Invalid every: 0"),
     "no model": (lambda: inna_torch.Monitor(own(), loss_fn=lambda: 0), ValueError, "Invalid model: None"),
     "no loss": (lambda: inna_torch.Monitor(own(), linear()), ValueError, "Invalid loss_fn: None"),

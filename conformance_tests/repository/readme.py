@@ -10,7 +10,7 @@ PAGES = (
     "README.md",
     *(
         f"docs/{page}.md"
-        for page in ("choosing", "coming_from", "keras", "momentum", "newton_summary", "optax", "torch")
+        for page in ("choosing", "coming_from", "keras", "momentum", "monitoring", "newton_summary", "optax", "torch")
     ),
 )
 """All but docs/contributing.md, whose example has a test of its own."""

@@ -32,6 +32,7 @@ WITH_EXAMPLES = {
             "compensation",
             "weight_decay",
             "dynamics",
+            "monitor",
             "evaluation_order",
             "schedules",
         )
@@ -43,6 +44,7 @@ WITH_EXAMPLES = {
     *(f"inna_optax.newton.{name}" for name in ("derivatives", "transform")),
     *(f"inna_keras.newton.{name}" for name in ("derivatives", "trainer")),
     *(f"inna_torch.paths.{name}" for name in ("fused_sgd", "fused_adamw")),
+    *(f"inna_{host}.monitoring" for host in ("torch", "optax", "keras")),
     "inna_torch.optimizers",
     "inna_optax.transforms",
     "inna_keras.optimizers",

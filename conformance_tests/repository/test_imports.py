@@ -26,6 +26,7 @@ FRAMEWORKS = {
     "cupy",
     "sklearn",
     "mpmath",
+    "matplotlib",
 }
 
 ALLOWED: dict[str, tuple[tuple[str, ...], set[str], dict[str, str]]] = {
@@ -83,7 +84,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 MAY_IMPORT = {
-    "inna_core": {"array_api_compat"},
+    "inna_core": {"array_api_compat", "matplotlib"},  # inside `monitor.plot`
     "inna_core.portable": {"inna_core", "numpy", "ml_dtypes", "safetensors"},
     "inna_torch": {"inna_core", "array_api_compat", "torch"},
     "inna_optax": {"inna_core", "jax", "numpy", "optax"},

@@ -202,7 +202,10 @@ def _loss(
 
 
 def gradients_or_zeros(
-    outputs: Sequence[Tensor], params: Sequence[Tensor], along: Sequence[Tensor] | None = None, create_graph: bool = False
+    outputs: Sequence[Tensor],
+    params: Sequence[Tensor],
+    along: Sequence[Tensor] | None = None,
+    create_graph: bool = False,
 ) -> list[Tensor]:
     """Return the gradients of outputs weighted by `along`, zero by parameters on which none of them depends."""
     kept = [i for i, x in enumerate(outputs) if x.requires_grad]
