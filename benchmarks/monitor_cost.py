@@ -3,13 +3,14 @@
     OMP_NUM_THREADS=1 python -m benchmarks.monitor_cost
 
 Unmonitored and monitored runs take turns, and each step is timed alone, in CPU time, which other programs disturb less
-than wall time. A monitored run samples each `SAMPLED_EVERY` steps, so that there are enough samples; a sample costs what
-a step with one takes more than the others, in the median, and the ratio is 1 + cost / (every * step).
+than wall time. A monitored run samples each `SAMPLED_EVERY` steps, so that there are enough samples. A sample costs
+what a step with one takes more than the others, in the median, and the ratio is 1 + cost / (every * step).
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -68,7 +69,7 @@ def optax_step(measure: str) -> Callable[[], None]:
     keys = jax.random.split(jax.random.key(0), 5)
     params: Any = [
         (jax.random.normal(key, shape) / shape[0] ** 0.5, jnp.zeros(shape[1]))
-        for key, shape in zip(keys, zip(sizes, sizes[1:], strict=False), strict=False)
+        for key, shape in zip(keys, pairwise(sizes), strict=False)
     ]
     x, y = jax.random.normal(keys[3], (BATCH, 784)), jax.random.randint(keys[4], (BATCH,), 0, 10)
     rows = BATCH // 4 if "1/4" in measure else BATCH

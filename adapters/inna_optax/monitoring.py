@@ -125,9 +125,7 @@ def monitor(
 
         due = (step > 0) & (step % every == 0)
         metrics = cond(due, sample, lambda: state.metrics)
-        # measured first: XLA would copy a state that is read after it has been updated in place
-        inner_state, metrics = jax.lax.optimization_barrier((state.inner_state, metrics))
-        new_updates, new_state = transform.update(updates, inner_state, params, **extra_args)
+        new_updates, new_state = transform.update(updates, state.inner_state, params, **extra_args)
         return new_updates, MonitorState(new_state, metrics)
 
     return optax.GradientTransformationExtraArgs(init, update)

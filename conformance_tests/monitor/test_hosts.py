@@ -2,7 +2,8 @@
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from conformance_tests.monitor import hosts
 from conformance_tests.monitor.reference import BY_NAME, EVERY, FULLEST, N_STEPS, Setting, expected
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """A host; one with an environment runs in a process of its own."""
 
     package: str
     function: Callable[..., Any] | str
-    options: dict[str, Any] = {}
-    env: dict[str, str] = {}
+    options: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
     default: tuple[str, ...] = (FULLEST,)
     rtol: float = 1e-8
 

@@ -134,7 +134,7 @@ def test_the_sharpness_of_a_network_is_that_of_the_full_hessian(factory: Any) ->
     params = jax.tree.map(lambda p: p.astype(jnp.float64), PARAMS)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     transform = monitor(factory(1e-3), every=1, sharpness_every=1, iterations=flat.size)
-    state = transform.init(params)
+    state: Any = transform.init(params)
     step = jax.jit(step_of(transform))
     before = params
     for _ in range(3):
@@ -156,7 +156,8 @@ def test_complex_parameters_count_as_two_real_ones() -> None:
     value_fn = lambda p: jnp.sum(c * jnp.abs(p) ** 2) / 2  # noqa: E731
     params = jnp.asarray([1.0 + 2.0j, 3.0j])
     transform = monitor(inna(0.01, momentum=0.9), every=1, sharpness_every=1)
-    state = transform.init(params)
+    state: Any = transform.init(params)
+    velocity = before = params
     for _ in range(2):
         updates, state = transform.update(jnp.conj(jax.grad(value_fn)(params)), state, params, value_fn=value_fn)
         velocity, before = state.inner_state.velocity, params
@@ -181,7 +182,7 @@ def test_samples_are_taken_on_time() -> None:
 
 def test_no_parameters_have_no_sharpness() -> None:
     transform = monitor(innaprop(0.01), every=1, sharpness_every=1)
-    state = transform.init({})
+    state: Any = transform.init({})
     for _ in range(2):
         _, state = transform.update({}, state, {}, value_fn=lambda _: jnp.asarray(1.0))
     assert state.metrics.velocity_norm == state.metrics.sharpness == 0.0
@@ -190,7 +191,7 @@ def test_no_parameters_have_no_sharpness() -> None:
 def test_a_loss_that_is_not_finite_is_recorded() -> None:
     transform = monitor(inna(0.01), every=1, sharpness_every=1)
     params = jnp.ones(2)
-    state = transform.init(params)
+    state: Any = transform.init(params)
     for _ in range(2):
         _, state = transform.update(params, state, params, value_fn=lambda p: jnp.sum(p**2) * jnp.nan)
     assert np.isnan([state.metrics.loss, state.metrics.sharpness]).all()

@@ -302,6 +302,11 @@ def linear() -> Any:
     return torch.nn.Linear(2, 1)
 
 
+def attach(*arguments: Any, **options: Any) -> Any:
+    """Make a monitor; what is wrong on purpose is not for the type checker."""
+    return inna_torch.Monitor(*arguments, **options)
+
+
 def foreign() -> Any:
     return torch.optim.SGD(linear().parameters())
 
@@ -312,17 +317,17 @@ def own() -> Any:
 
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "foreign": (
-        lambda: inna_torch.Monitor(torch.optim.SGD(linear().parameters())),
+        lambda: attach(torch.optim.SGD(linear().parameters())),
         TypeError,
         "Invalid optimizer: SGD",
     ),
-    "every": (lambda: inna_torch.Monitor(own(), every=0), ValueError, "Invalid every: 0"),
-    "no model": (lambda: inna_torch.Monitor(own(), loss_fn=lambda: 0), ValueError, "Invalid model: None"),
-    "no loss": (lambda: inna_torch.Monitor(own(), linear()), ValueError, "Invalid loss_fn: None"),
-    "model": (lambda: inna_torch.Monitor(own(), [1], lambda: 0), TypeError, "Invalid model: list"),
-    "loss": (lambda: inna_torch.Monitor(own(), linear(), 3), TypeError, "Invalid loss_fn: 3"),
+    "every": (lambda: attach(own(), every=0), ValueError, "Invalid every: 0"),
+    "no model": (lambda: attach(own(), loss_fn=lambda: 0), ValueError, "Invalid model: None"),
+    "no loss": (lambda: attach(own(), linear()), ValueError, "Invalid loss_fn: None"),
+    "model": (lambda: attach(own(), [1], lambda: 0), TypeError, "Invalid model: list"),
+    "loss": (lambda: attach(own(), linear(), 3), TypeError, "Invalid loss_fn: 3"),
     "scalar": (
-        lambda: inna_torch.Monitor(own(), linear(), lambda: torch.ones(2)).sample(),
+        lambda: attach(own(), linear(), lambda: torch.ones(2)).sample(),
         ValueError,
         r"Invalid loss_fn: it returned tensor\(\[1., 1.\]\) \(expected a real tensor with one element\)",
     ),
