@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from inna_core._validation import is_complex
 from inna_core.monitor import (
@@ -106,6 +107,7 @@ def monitor(
             raise ValueError(f"Invalid value: shape {jnp.shape(value)} (expected a scalar)")
         step = state.inner_state.step
         dtype = state.metrics.lr.dtype
+        loss_fn: Any = value_fn
 
         def sample() -> Metrics:
             states = leaf_states(transform, state.inner_state, dtype)
@@ -115,11 +117,11 @@ def monitor(
             if value_fn is not None:
                 sharpness = cond(
                     step % sharpness_every == 0,
-                    lambda: sharpness_of(value_fn, params, algorithm, states, iterations, dtype),
+                    lambda: sharpness_of(loss_fn, params, algorithm, states, iterations, dtype),
                     lambda: jnp.full((), NAN, dtype),
                 )
             if value is not None or value_fn is not None:
-                loss = jnp.asarray(value_fn(params) if value is None else value).real.astype(dtype)
+                loss = jnp.asarray(loss_fn(params) if value is None else value).real.astype(dtype)
             lr = jnp.asarray(transform.current_lr(step), dtype)
             return measured(algorithm, step, lr, (plain, scaled), loss, sharpness, jnp)
 
@@ -133,7 +135,7 @@ def monitor(
 
 def cond(due: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
     """Return ``lax.cond``, without its compilation where the condition is known."""
-    if isinstance(due, jax.core.Tracer):
+    if isinstance(due, Tracer):
         return jax.lax.cond(due, then, otherwise)
     return then() if due else otherwise()
 

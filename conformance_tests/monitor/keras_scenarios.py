@@ -18,7 +18,7 @@ def samples(setting: Setting) -> list[dict[str, float]]:
     before = keras.config.floatx()
     keras.config.set_floatx("float64")
     try:
-        model = keras.Sequential([keras.Input((4,)), layers.Dense(1, use_bias=False)])
+        model: Any = keras.Sequential([keras.Input((4,)), layers.Dense(1, use_bias=False)])
         model.set_weights([START])
         optimizer = getattr(inna_keras, setting.algorithm)(setting.lr, weight_decay=None, **setting.hyper)
         model.compile(optimizer=optimizer, loss="mse")
@@ -47,7 +47,8 @@ def network() -> Any:
 
 def fit(name: str, *callbacks: Any, steps_per_execution: int = 1) -> tuple[list[np.ndarray], Any]:
     """Return the weights and the optimizer's variables after training, and the history."""
-    model, (x, y) = network(), DATA
+    model: Any = network()
+    x, y = DATA
     model.compile(
         optimizer=getattr(inna_keras, name)(0.01, momentum=0.9),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -55,8 +56,8 @@ def fit(name: str, *callbacks: Any, steps_per_execution: int = 1) -> tuple[list[
         steps_per_execution=steps_per_execution,
     )
     history = model.fit(x, y, batch_size=16, epochs=3, verbose=0, callbacks=list(callbacks))
-    variables = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
-    return [*model.get_weights(), *variables], history.history
+    variables = [np.asarray(keras.ops.convert_to_numpy(v)) for v in model.optimizer.variables]
+    return [*map(np.asarray, model.get_weights()), *variables], history.history
 
 
 def disturbance(name: str) -> tuple[bool, list[tuple[int, bool]]]:
