@@ -208,7 +208,7 @@ def plot(history: Iterable[Metrics]) -> Any:
         >>> from importlib.util import find_spec
         >>> samples = [Metrics(100 * k, 0.1, 0.5, 1 / k, 2.1 / k, 10.0 + k, 20.0) for k in range(1, 10)]
         >>> if find_spec("matplotlib"):
-        ...     plot(samples).savefig("monitor.png")
+        ...     figure = plot(samples)  # figure.savefig("monitor.png")
     """
     try:
         from matplotlib.figure import Figure
