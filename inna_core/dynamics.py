@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from array_api_compat import array_namespace
 
 from inna_core._validation import checked_number, squared_modulus
-from inna_core.algorithm import Array, Scalar
+from inna_core.algorithm import Array, Namespace, Scalar
+from inna_core.coefficients import Coefficients
 from inna_core.inna import INNA
 
 
@@ -44,11 +45,15 @@ def energy(loss: Scalar, velocity: Iterable[Array], *, alpha: float, beta: float
         27.1
     """
     alpha, beta = checked_number("alpha", alpha), checked_number("beta", beta, positive=True)
-    total = 2 * (1 + alpha * beta) * loss
+    total = energy_of(loss, 0.0, alpha * beta)
     for v in velocity:
         xp = array_namespace(v)
         total = total + xp.sum(squared_modulus(v, xp))
     return total
+
+
+def energy_of(loss: Scalar, velocity_square: Scalar, alpha_beta: Scalar) -> Scalar:
+    return 2 * (1 + alpha_beta) * loss + velocity_square
 
 
 def largest_stable_lr(
@@ -81,6 +86,35 @@ def largest_stable_lr(
     if momentum is None:
         return stable_with_dampings(h, by.alpha, by.beta)
     return stable_with_momentum(h, forget=by.alpha_gamma, lead=by.beta)
+
+
+def largest_stable_sharpness(by: Coefficients, xp: Namespace) -> Array:
+    """Return the supremum of the sharpness below which a step is stable: the other side of `largest_stable_lr`.
+
+    Args:
+        by: the step's coefficients; gamma is a 0-d array, which may be traced.
+        xp: its namespace.
+
+    Returns:
+        The largest stable eigenvalue of the Hessian, of the scaled one in INNAprop; 0-d, infinite at gamma = 0.
+
+    Example:
+        >>> import numpy as np
+        >>> lr = np.asarray(largest_stable_lr(100.0, momentum=0.9))
+        >>> round(float(largest_stable_sharpness(INNA(momentum=0.9).coefficients(lr), np)), 9)
+        100.0
+    """
+    gamma, beta, alpha_gamma, _ = by
+    infinite = 0 * gamma + math.inf
+
+    def below(numerator: Scalar, denominator: Array) -> Array:  # the condition h denominator < numerator
+        binds = denominator > 0
+        return xp.where(binds, numerator / xp.where(binds, denominator, 1 + 0 * gamma), infinite)
+
+    first = below(4 - 2 * alpha_gamma, gamma * (2 * beta - gamma))
+    second = below(alpha_gamma, gamma * (gamma - beta))
+    stable_if_flat = alpha_gamma + 0 * gamma < 2
+    return xp.where(stable_if_flat, xp.where(first < second, first, second), 0 * gamma)
 
 
 def stable_with_dampings(h: float, alpha: float, beta: float) -> float:

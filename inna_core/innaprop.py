@@ -126,6 +126,11 @@ class INNAprop:
         step = ns.astype(step, ns.float32) if is_narrow(theta) else step
         return INNApropState(ns.zeros_like(theta), ns.zeros_like(theta), as_array(step))
 
+    def denominators(self, state: INNApropState, xp: Namespace | None = None) -> Array:
+        """Return what the last gradient was divided by, real and like the parameter in shape; after a step only."""
+        s, ns = state.second_moment, namespace(state.second_moment, xp)
+        return scale(ns.real(s) if is_complex(s) else s, state.step, self.sigma, self.eps, ns)
+
     def update(
         self, grad: Array, state: INNApropState, theta: Array, lr: Scalar, xp: Namespace | None = None
     ) -> tuple[Array, INNApropState]:
@@ -173,10 +178,15 @@ class INNAprop:
 
 def scaled_gradient(g: Array, s: Array, k: Array, sigma: Scalar, eps: Scalar, ns: Namespace) -> Array:
     """Return q of step k, counted from 1, for the second moment after it."""
+    return g / scale(s, k, sigma, eps, ns)
+
+
+def scale(s: Array, k: Array, sigma: Scalar, eps: Scalar, ns: Namespace) -> Array:
+    """Return what the gradient of step k, counted from 1, is divided by, for the second moment after it."""
     # 1 - sigma^k by expm1: the difference would lose three digits in float32 in the first steps. Multiplying by the
     # inverse, a scalar, saves a division per element.
     s_hat = s * (1 / -ns.expm1(k * log(sigma, ns)))
-    return g / (ns.sqrt(s_hat) + eps)
+    return ns.sqrt(s_hat) + eps
 
 
 def log(sigma: Scalar, ns: Namespace) -> Scalar:

@@ -1,6 +1,7 @@
 """Inertial-Newton optimizers for Keras 3, on its TensorFlow, JAX and torch backends."""
 
 from inna_core import __version__
+from inna_keras.monitoring import Monitor
 from inna_keras.newton import NewtonSummary, summary
 from inna_keras.optimizers import INNA, INNAprop
 from inna_keras.portable import load_state, save_state
@@ -9,6 +10,7 @@ from inna_keras.schedules import PowerDecay
 __all__ = [
     "INNA",
     "INNAprop",
+    "Monitor",
     "NewtonSummary",
     "PowerDecay",
     "__version__",

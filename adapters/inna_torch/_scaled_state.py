@@ -31,6 +31,11 @@ class ScaledState(MutableMapping[str, Any]):
                 self.entries["velocity"].div_(self.scale)
             self.scale = 1.0
 
+    def true_velocity(self) -> Any:
+        """Return the true velocity, in memory of its own where it is scaled, and leave the state as it is."""
+        velocity = self.entries["velocity"]
+        return velocity if self.scale in (None, 1.0) else velocity / self.scale
+
     def __getitem__(self, name: str) -> Any:
         if name == "velocity":
             self.unscale()

@@ -11,8 +11,8 @@ PAGES = (
     *(
         f"docs/{page}.md"
         for page in (
-            *("choosing", "coming_from", "dynamics", "keras"),
-            *("momentum", "newton_summary", "optax", "scipy", "torch"),
+            *("choosing", "coming_from", "dynamics", "keras", "momentum"),
+            *("monitoring", "newton_summary", "optax", "scipy", "torch"),
         )
     ),
 )

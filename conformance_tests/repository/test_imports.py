@@ -28,6 +28,7 @@ FRAMEWORKS = {
     "scipy",
     "sklearn",
     "mpmath",
+    "matplotlib",
 }
 
 ALLOWED: dict[str, tuple[tuple[str, ...], set[str], dict[str, str]]] = {
@@ -86,7 +87,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 MAY_IMPORT = {
-    "inna_core": {"array_api_compat"},
+    "inna_core": {"array_api_compat", "matplotlib"},  # inside `monitor.plot`
     "inna_core.portable": {"inna_core", "numpy", "ml_dtypes", "safetensors"},
     "inna_scipy": {"inna_core", "numpy", "scipy"},
     "inna_torch": {"inna_core", "array_api_compat", "torch"},

@@ -168,6 +168,38 @@ def _tensorflow(phi: Callable[[Tensors], Any], mu: Tensors, order: int) -> Rows:
     return tf.function(derivatives)() if tf.executing_eagerly() else derivatives()
 
 
+def hessian_product(loss: Callable[[Tensors], Any], values: Tensors, vector: Tensors) -> Tensors:
+    """Return the Hessian of a loss at some values of variables times a vector; on TensorFlow in a graph only."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.jvp(jax.grad(loss), (values,), (vector,))[1]
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        def gradients(of: Any, along: Any = None) -> Tensors:  # those of embeddings are sparse
+            found = tf.gradients(of, at, along, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return [tf.convert_to_tensor(g) for g in found]
+
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
+        at = [tf.identity(v) for v in values]
+        value = loss(at)
+        _make_variances_differentiable(graph, graph.get_operations()[before:])
+        return gradients(gradients(value), vector)
+    if backend == "torch":
+        import torch
+
+        from inna_torch.newton.derivatives import eager_and_differentiable_twice, gradients_or_zeros
+
+        with torch.enable_grad(), eager_and_differentiable_twice():
+            leaves = [v.detach().requires_grad_() for v in values]
+            grads = gradients_or_zeros([loss(leaves)], leaves, create_graph=True)
+            return gradients_or_zeros(grads, leaves, vector)
+    raise NotImplementedError(f"Invalid backend: {backend!r} (expected 'jax', 'tensorflow' or 'torch')")
+
+
 def _make_variances_differentiable(graph: Any, operations: Sequence[Any]) -> None:
     """Let the variances of ``tf.nn.moments`` among some operations of a graph depend on their means.
 

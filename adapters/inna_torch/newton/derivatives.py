@@ -8,7 +8,7 @@ the memory does not grow with S. The equations are in `inna_core.newton.step_siz
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -180,11 +180,8 @@ def _loss(
     pieces: Pieces | None,
 ) -> Tensor:
     closure = _is_closure(loss_fn)
-    # a compiled model would ignore the mode below; if anything is compiled, dynamo has been imported
-    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
     with (
-        eager,
-        sdpa_kernel(SDPBackend.MATH),
+        eager_and_differentiable_twice(),
         Substituted({id(p): q for p, q in zip(params, moved, strict=True)} if closure else {}, groups, pieces),
     ):
         loss = loss_fn() if closure else loss_fn(rebuild(moved))
@@ -202,6 +199,30 @@ def _loss(
                 "function, say (expected a function of the parameters, passed to it as its argument)"
             )
     return loss
+
+
+def gradients_or_zeros(
+    outputs: Sequence[Tensor],
+    params: Sequence[Tensor],
+    along: Sequence[Tensor] | None = None,
+    create_graph: bool = False,
+) -> list[Tensor]:
+    """Return the gradients of outputs weighted by `along`, zero by parameters on which none of them depends."""
+    kept = [i for i, x in enumerate(outputs) if x.requires_grad]
+    if not kept:
+        return [torch.zeros_like(p) for p in params]
+    weights = None if along is None else [along[i] for i in kept]
+    arguments = {"create_graph": create_graph, "retain_graph": True, "materialize_grads": True, "allow_unused": True}
+    return list(torch.autograd.grad([outputs[i] for i in kept], list(params), weights, **arguments))
+
+
+@contextlib.contextmanager
+def eager_and_differentiable_twice() -> Iterator[None]:
+    """Let models run uncompiled, so that modes see their calls, and attention by a kernel with second derivatives."""
+    # if anything is compiled, dynamo has been imported
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+    with eager, sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def _is_closure(function: Callable[..., Any]) -> bool:
