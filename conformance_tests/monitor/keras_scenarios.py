@@ -15,8 +15,9 @@ from conformance_tests.monitor.reference import EVERY, N_STEPS, START, Setting, 
 
 def samples(setting: Setting) -> list[dict[str, float]]:
     """Return the samples of a run on the linear regression of `reference`, in float64."""
-    before = keras.config.floatx()
+    before, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # it does not follow floatx once a layer has been made
     try:
         model: Any = keras.Sequential([keras.Input((4,)), layers.Dense(1, use_bias=False)])
         model.set_weights([START])
@@ -26,6 +27,7 @@ def samples(setting: Setting) -> list[dict[str, float]]:
         model.fit(X, Y, batch_size=len(X), epochs=N_STEPS, shuffle=False, verbose=0, callbacks=[monitor])
     finally:
         keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(policy)
     return [sample._asdict() for sample in monitor.history]
 
 
