@@ -38,9 +38,9 @@ ROWS = {
     "optax-jit": Row("optax", hosts.optax_samples, {"jit": True}),
     "optax-inject": Row("optax", hosts.optax_samples, {"jit": True, "inject": True}),
     "keras-tensorflow": keras("tensorflow", (FULLEST,)),
-    # Keras computes in float32 there in part, whatever the layers' dtype
-    "keras-jax": keras("jax", rtol=1e-6),
-    "keras-torch": keras("torch", rtol=1e-6),
+    # Keras computes in float32 there in part, whatever the layers' dtype, and one setting is close to its limit
+    "keras-jax": keras("jax", rtol=1e-5),
+    "keras-torch": keras("torch", rtol=1e-5),
 }
 
 PAIRS = [
