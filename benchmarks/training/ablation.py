@@ -110,7 +110,7 @@ VARIANTS = (
     *warmup_variants("flat", "without", without_warmup),
     *(variant for factor in (0.25, 1.0, 4.0) for variant in batch_variants(factor)),
 )
-ABLATED = ("digits", "shakespeare")
+ABLATED = ("digits", "mnist", "shakespeare")
 
 
 def names(task: str, variant: Variant) -> tuple[str, ...]:

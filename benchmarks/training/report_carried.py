@@ -92,12 +92,12 @@ def ends_beside_adamw(store: Store) -> str:
 
 
 def carried_short(store: Store) -> str:
-    """Return AdamW beside INNAprop with the default lead, on all tasks, the long ones too."""
+    """Return AdamW beside INNAprop with the default lead, on all tasks with three seeds, the long ones too."""
     rows = []
     for task in (*TASKS, *LONG):
         name = LONG_NAMES["innaprop-lead-m"] if task in LONG else "innaprop-lead-m"
         found = compared(store, task, name, "adamw")
-        if found is not None:
+        if found is not None and found.seeds >= len(CHOOSING):
             cells = [str(found.seeds), ends(found.peer), ends(found.validation), saved(found)]
             rows.append([task_of(task).title, *cells])
     titles = ["seeds", "AdamW, final validation loss", "INNAprop, same setting", "reaches AdamW's final loss sooner by"]
