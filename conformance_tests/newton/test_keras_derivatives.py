@@ -20,7 +20,7 @@ JAX (tanh), whatever floatx and the policy say, see the test below: what is comp
 derivative is wrong by more than 1e-2."""
 
 
-FORMS = {("tensorflow", 2), ("tensorflow", 3), ("torch", 3)}
+FORMS = {("tensorflow", 3), ("torch", 3)}
 """Backends and orders of the default tier; JAX, which compiles longest, is in it through the trainer."""
 
 

@@ -17,6 +17,7 @@ from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.rows import FULLEST
 from conformance_tests.matrix.table import HOSTS
 from conformance_tests.repository import readme
+from conformance_tests.tiers import nightly_but
 
 FRAMEWORKS = {"array_api_strict", "cupy", "jax", "keras", "optax", "tensorflow", "torch"}
 
@@ -70,7 +71,7 @@ def run_alone(name: str, path: str) -> None:
     print("alone", *sorted(loaded))
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("name", nightly_but(ALONE.keys() - {"keras-tensorflow", "keras-jax"}, ALONE))
 def test_a_host_works_without_the_others(name: str, tmp_path: object) -> None:
     for package in ALONE[name] | ({"scipy"} & {name}):
         if importlib.util.find_spec(package) is None:
