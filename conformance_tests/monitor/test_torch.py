@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance_tests.tiers import nightly_but
+
 torch = pytest.importorskip("torch")
 
 import inna_torch  # noqa: E402
@@ -83,7 +85,7 @@ def test_a_monitor_changes_no_bit(name: str) -> None:
     assert all(np.isfinite(sample.energy) for sample in history)
 
 
-@pytest.mark.parametrize("name", ["INNA", "INNAprop"])
+@pytest.mark.parametrize("name", nightly_but(["INNAprop"], ["INNA", "INNAprop"]))
 def test_the_sharpness_of_a_network_is_that_of_differences_of_gradients(name: str) -> None:
     """Batch statistics, normalization and attention included; without dropout."""
     torch.manual_seed(0)
@@ -154,6 +156,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no loss": (lambda: attach(own(), linear()), ValueError, "Invalid loss_fn: None"),
     "model": (lambda: attach(own(), [1], lambda: 0), TypeError, "Invalid model: list"),
     "loss": (lambda: attach(own(), linear(), 3), TypeError, "Invalid loss_fn: 3"),
+    "on_sample": (lambda: attach(own(), on_sample=3), TypeError, "Invalid on_sample: 3"),
     "scalar": (
         lambda: attach(own(), linear(), lambda: torch.ones(2)).sample(),
         ValueError,
