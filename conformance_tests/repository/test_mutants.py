@@ -3,7 +3,7 @@
 import pytest
 
 pytest.importorskip("rich", reason="rich, which prints the progress of the mutants, is not installed")
-from conformance_tests.mutants import MUTANTS, ROOT, Mutant  # noqa: E402
+from conformance_tests.mutants import MUTANTS, ROOT, Mutant
 
 pytestmark = pytest.mark.fast
 
