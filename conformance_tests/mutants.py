@@ -101,7 +101,7 @@ MUTANTS = (
     Mutant("in place: elements that share memory written", "inna_core/in_place.py", "outer >= stride * n", "outer >= 0", rows("stay_as_they_are", "core/test_in_place.py")),
     Mutant("loop: the schedule one step late", "inna_core/loop.py", "lr_of(k)", "lr_of(k + 1)", rows("numpy", "core/test_loop.py")),
     Mutant("loop: given arrays overwritten", "inna_core/loop.py", "asarray(x, copy=True)", "asarray(x)", rows("numpy", "core/test_loop.py")),
-    Mutant("loop: gradients checked one by one", "inna_core/loop.py", "                check(algorithm, g, s, x, now, decay)", "                pass", rows("bad_gradient", "core/test_loop.py")),
+    Mutant("loop: gradients checked one by one", "inna_core/loop.py", "                check(algorithm, g, s, x, now, **decay)", "                pass", rows("bad_gradient", "core/test_loop.py")),
     Mutant("scipy: steps that raise the energy accepted", f"{SCIPY}/_steps.py", "if not energy_grows(", "if np.isfinite(fun) or not energy_grows(", rows("", MINIMIZATION)),
     Mutant("scipy: no restart", f"{SCIPY}/_steps.py", "if grad @ (x - now.x) > 0:", "if False:", rows("", MINIMIZATION)),
     Mutant("scipy: velocity kept at a bound", f"{SCIPY}/_steps.py", "np.where(x == free, after.velocity, 0.0)", "after.velocity", rows("", MINIMIZATION)),

@@ -202,6 +202,8 @@ def notifier(callback: Callable[..., Any] | None, objective: Objective) -> Calla
     """Return a function that calls the callback in its own form, and returns whether the callback wants to stop."""
     if callback is None:
         return lambda now: False
+    if not callable(callback):
+        raise TypeError(f"Invalid callback: {callback!r} (expected a function or None)")
     try:
         takes_result = set(inspect.signature(callback).parameters) == {"intermediate_result"}
     except (TypeError, ValueError):  # some built-in functions have no signature
