@@ -13,7 +13,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, is_numpy_array
 
-from inna_core._validation import as_array, check_update, checked_number
+from inna_core._validation import as_array, check_algorithm, check_update, checked_number
 from inna_core.algorithm import Array, Scalar
 from inna_core.coefficients import given
 from inna_core.weight_decay import update_with_decay
@@ -86,16 +86,6 @@ def update_in_place(
         for name, old in parts.items():
             old[...] = getattr(after, name)
     return theta, after._replace(**slots)
-
-
-def check_algorithm(algorithm: Any) -> None:
-    """Refuse what is no algorithm, a class of one included.
-
-    Raises:
-        TypeError: as said.
-    """
-    if isinstance(algorithm, type) or not hasattr(algorithm, "state_type"):
-        raise TypeError(f"Invalid algorithm: {algorithm!r} (expected an instance, such as inna_core.INNA())")
 
 
 def slots_of(algorithm: Any, state: Any) -> dict[str, Array]:

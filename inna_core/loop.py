@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace, is_numpy_array
 
-from inna_core._validation import checked_count
+from inna_core._validation import check_algorithm, checked_count
 from inna_core.algorithm import Array, Scalar
-from inna_core.in_place import check_algorithm, check_arrays, update_in_place
+from inna_core.in_place import check_arrays, update_in_place
 from inna_core.weight_decay import update_with_decay
 
 Tree = Any
