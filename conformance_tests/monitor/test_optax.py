@@ -181,6 +181,7 @@ def test_samples_are_taken_on_time() -> None:
     assert seen == [(0, False)] * 2 + [(2, False)] * 2 + [(4, True)] * 2 + [(6, False)] * 2 + [(8, True)]
 
 
+@pytest.mark.nightly
 def test_no_parameters_have_no_sharpness() -> None:
     transform = monitor(innaprop(0.01), every=1, sharpness_every=1)
     state: Any = transform.init({})
