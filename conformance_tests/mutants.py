@@ -64,7 +64,7 @@ TORCH, OPTAX, KERAS = "adapters/inna_torch", "adapters/inna_optax/_transform.py"
 LOCKSTEP, CONTRACTS, LOW = "matrix/test_lockstep.py", "matrix/test_contracts.py", "matrix/test_low_precision.py"
 SCIPY, MINIMIZATION = "adapters/inna_scipy", "scipy_host/test_minimization.py"
 KERAS_HOST, COMPOSITIONS = "keras_host/test_behaviours.py", "optax_host/test_compositions.py"
-DYNAMICS, PORTABLE = "inna_core/dynamics.py", "inna_core/portable"
+DYNAMICS, MONITOR, PORTABLE = "inna_core/dynamics.py", "inna_core/monitor.py", "inna_core/portable"
 CORE, NUMPY = rows("", "core"), rows("numpy and not readonly", "matrix")
 FILES, FITTING = rows("not keras", "portable/test_files.py"), rows("refused or mapping", "portable/test_fitting.py")
 SAVES = rows("not killed", "portable/test_interrupted_saves.py")
@@ -91,7 +91,7 @@ MUTANTS = (
     Mutant("limit beta + alpha / h left out", DYNAMICS, "[beta + alpha / h]", "[math.inf]", CORE),
     Mutant("larger root as the limit", DYNAMICS, "(1 + math.sqrt(", "(1 - math.sqrt(", CORE),
     Mutant("limit of leads below 1 left out", DYNAMICS, "[forget / h / (1 - lead)]", "[math.inf]", CORE),
-    Mutant("energy without alpha beta", DYNAMICS, "2 * (1 + alpha * beta) * loss", "2 * loss", CORE),
+    Mutant("energy without alpha beta", DYNAMICS, "2 * (1 + alpha_beta) * loss", "2 * loss", CORE),
     Mutant("energy of half the velocity", DYNAMICS, "squared_modulus(v, xp)", "squared_modulus(v, xp) / 2", CORE),
     Mutant("float64 scalars let through", "inna_core/_validation.py", "    return number\n\n\n", "    return value\n\n\n", CORE),
     Mutant("0-d results left as scalars", "inna_core/_validation.py", "return x[...] if", "return x if", NUMPY),
@@ -101,19 +101,28 @@ MUTANTS = (
     Mutant("in place: elements that share memory written", "inna_core/in_place.py", "outer >= stride * n", "outer >= 0", rows("stay_as_they_are", "core/test_in_place.py")),
     Mutant("loop: the schedule one step late", "inna_core/loop.py", "lr_of(k)", "lr_of(k + 1)", rows("numpy", "core/test_loop.py")),
     Mutant("loop: given arrays overwritten", "inna_core/loop.py", "asarray(x, copy=True)", "asarray(x)", rows("numpy", "core/test_loop.py")),
-    Mutant("loop: gradients checked one by one", "inna_core/loop.py", "                check(algorithm, g, s, x, now, decay)", "                pass", rows("bad_gradient", "core/test_loop.py")),
+    Mutant("loop: gradients checked one by one", "inna_core/loop.py", "                check(algorithm, g, s, x, now, **decay)", "                pass", rows("bad_gradient", "core/test_loop.py")),
     Mutant("scipy: steps that raise the energy accepted", f"{SCIPY}/_steps.py", "if not energy_grows(", "if np.isfinite(fun) or not energy_grows(", rows("", MINIMIZATION)),
     Mutant("scipy: no restart", f"{SCIPY}/_steps.py", "if grad @ (x - now.x) > 0:", "if False:", rows("", MINIMIZATION)),
     Mutant("scipy: velocity kept at a bound", f"{SCIPY}/_steps.py", "np.where(x == free, after.velocity, 0.0)", "after.velocity", rows("", MINIMIZATION)),
     Mutant("scipy: probes leave the box", f"{SCIPY}/_steps.py", "d = box.projected(x + radius / np.linalg.norm(direction) * direction) - x", "d = radius / np.linalg.norm(direction) * direction", rows("", MINIMIZATION)),
     Mutant("scipy: differences leave the box", f"{SCIPY}/_problem.py", "self._eps, -self._eps)", "self._eps, self._eps)", rows("", MINIMIZATION)),
     Mutant("scipy: the gradient, not its projection", f"{SCIPY}/_problem.py", "return x - self.projected(x - gradient) if self.is_bounded else gradient", "return gradient", rows("", MINIMIZATION)),
+    Mutant("monitor: energy without the velocity", DYNAMICS, "* loss + velocity_square", "* loss", rows("energy_weighs", "monitor/test_core.py")),
+    Mutant("monitor: velocities of INNAprop not weighed", MONITOR, "else D * squares)", "else squares)", rows("energy_weighs", "monitor/test_core.py")),
+    Mutant("monitor: sharpness of -H", MONITOR, "w = product(q)", "w = [-x for x in product(q)]", rows("enough_products", "monitor/test_core.py")),
+    Mutant("monitor: ratio inverted", MONITOR, "else h / limit", "else limit / h", rows("the_ratio", "monitor/test_core.py")),
+    Mutant("monitor: torch samples one step late", f"{TORCH}/monitoring.py", "if self.step % self.every == 0:", "if (self.step - 1) % self.every == 0:", rows("called_back", "monitor/test_torch.py")),
+    Mutant("monitor: torch's buffers not put back", f"{TORCH}/monitoring.py", "            buffer.copy_(value)\n", "", rows("changes_no_bit", "monitor/test_torch.py")),
+    Mutant("monitor: Hessian of INNAprop not scaled in torch", f"{TORCH}/monitoring.py", "return [x * root for x, root in zip(images, roots, strict=True)]", "return images", rows("network_is", "monitor/test_torch.py")),
+    Mutant("monitor: optax samples one step late", "adapters/inna_optax/monitoring.py", "(step % every == 0)", "((step - 1) % every == 0)", rows("optax-jit", "monitor/test_hosts.py")),
+    Mutant("monitor: Keras draws from torch's generators", "adapters/inna_keras/monitoring.py", "with unchanged_generators(values), keras.", "with contextlib.nullcontext(), keras.", rows("torch and changes_no_bit", "monitor/test_keras.py")),
     Mutant("optax: state not computed after the parameters", "inna_core/evaluation_order.py", "grad * one_after(written, xp)", "grad", rows("copies_nothing", "optax_host/test_compiled.py")),
     Mutant("second moment of g, not g^2", PROP, "* squared_modulus(g, ns)", "* g", NUMPY),
     Mutant("sigma and 1 - sigma swapped", PROP, "sigma * s + (1 - sigma)", "(1 - sigma) * s + sigma", NUMPY),
     Mutant("no bias correction", PROP, "s_hat = s * (1 / -ns.expm1(k * log(sigma, ns)))", "s_hat = s", NUMPY),
     Mutant("bias correction one step late", PROP, "k = state.step + 1", "k = state.step + 2", NUMPY),
-    Mutant("eps under the root", PROP, "(ns.sqrt(s_hat) + eps)", "ns.sqrt(s_hat + eps)", NUMPY),
+    Mutant("eps under the root", PROP, "ns.sqrt(s_hat) + eps", "ns.sqrt(s_hat + eps)", NUMPY),
     Mutant("velocity driven by g", PROP, "inertial_step(q, v", "inertial_step(g, v", NUMPY),
     Mutant("bfloat16 squares in bfloat16", PROP, "if is_narrow(theta):\n            g,", "if False:\n            g,", rows("arrays and bfloat16", LOCKSTEP)),
     Mutant("decay's sign", "inna_core/weight_decay.py", "d = -(lr", "d = (lr", NUMPY),

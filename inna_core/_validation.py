@@ -84,6 +84,12 @@ def is_narrow(array: Any) -> bool:
     return str(array.dtype).rstrip("'>").endswith("float16")
 
 
+def check_algorithm(algorithm: Any) -> None:
+    """Refuse what is no algorithm, such as the class in place of an instance."""
+    if isinstance(algorithm, type) or not all(hasattr(algorithm, name) for name in ("init", "update", "state_type")):
+        raise TypeError(f"Invalid algorithm: {algorithm!r} (expected an algorithm of inna_core, as in INNA())")
+
+
 def check_parameter(theta: Any) -> None:
     """Refuse a parameter that is not a floating-point array, real or complex."""
     if not hasattr(theta, "dtype") or not hasattr(theta, "shape"):

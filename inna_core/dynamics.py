@@ -53,6 +53,7 @@ def energy(loss: Scalar, velocity: Iterable[Array], *, alpha: float, beta: float
 
 
 def energy_of(loss: Scalar, velocity_square: Scalar, alpha_beta: Scalar) -> Scalar:
+    """Return E from the square of the velocity, unchecked."""
     return 2 * (1 + alpha_beta) * loss + velocity_square
 
 

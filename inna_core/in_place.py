@@ -13,7 +13,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, is_numpy_array
 
-from inna_core._validation import as_array, check_update, checked_number
+from inna_core._validation import as_array, check_algorithm, check_update, checked_number
 from inna_core.algorithm import Array, Scalar
 from inna_core.coefficients import given
 from inna_core.weight_decay import update_with_decay
@@ -30,7 +30,7 @@ def update_in_place(
     lr: Scalar,
     weight_decay: Scalar = 0.0,
     *,
-    published: bool = False,
+    published_decay: bool = False,
 ) -> tuple[Array, Any]:
     """Make a step; return the parameter and the state after it, which are the given arrays where these can be written.
 
@@ -45,7 +45,7 @@ def update_in_place(
         theta: parameter, any shape, real or complex floating point.
         lr: the algorithm's, >= 0; a float or a 0-d array of theta's dtype.
         weight_decay: rate of decoupled decay, >= 0 (`inna_core.weight_decay`); a float or a 0-d array.
-        published: as in `update_with_decay`.
+        published_decay: whether to decay as the published code of INNAprop does (`update_with_decay`).
 
     Returns:
         The next parameter, and the next state.
@@ -64,16 +64,17 @@ def update_in_place(
         >>> theta
         array([0.9414, 0.9414, 0.9414])
     """
+    check_algorithm(algorithm)
     slots = slots_of(algorithm, state)
     if not all(map(can_be_written, (theta, *slots.values()))):
-        delta, state = update_with_decay(algorithm, grad, state, theta, lr, weight_decay, published=published)
+        delta, state = update_with_decay(algorithm, grad, state, theta, lr, weight_decay, published=published_decay)
         return as_array(theta + delta), state
     check_arrays(algorithm, grad, state, theta, lr)
 
     # in the order of memory, whatever that of the axes is
     axes = sorted(range(theta.ndim), key=lambda axis: -abs(theta.strides[axis]))
     theta_view, grad_view, *views = (x.transpose(axes) for x in (theta, grad, *slots.values()))
-    options, after = {"published": published, "xp": (xp := array_namespace(theta))}, state
+    options, after = {"published": published_decay, "xp": (xp := array_namespace(theta))}, state
     if theta.size > BLOCK:
         # freed at once: from then on glibc's allocator keeps temporaries of a block, rather than give them back
         xp.empty(4 * BLOCK, dtype=theta.dtype)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace, is_numpy_array
 
+from inna_core._validation import check_algorithm, checked_count
 from inna_core.algorithm import Array, Scalar
 from inna_core.in_place import check_arrays, update_in_place
 from inna_core.weight_decay import update_with_decay
@@ -35,7 +36,7 @@ def iterate(
     lr: Scalar | Callable[[int], Scalar],
     *,
     weight_decay: Scalar = 0.0,
-    published: bool = False,
+    published_decay: bool = False,
     state: Tree | None = None,
     step: int = 0,
 ) -> Iterator[Iterate]:
@@ -52,7 +53,7 @@ def iterate(
         lr: learning rate, or a function of the number of the step, counted from 0, such as
             `inna_core.schedules.PowerDecay`.
         weight_decay: rate of decoupled decay, >= 0 (`inna_core.weight_decay`).
-        published: decay as the published code of INNAprop does (see there).
+        published_decay: whether to decay as the published code of INNAprop does (see there).
         state: states of the parameters, of an earlier iterate, to continue from there.
         step: number of steps made before, for the schedule.
 
@@ -76,18 +77,25 @@ def iterate(
         >>> step, theta.round(3)
         (200, array([ 1., -2.,  3.]))
     """
+    check_algorithm(algorithm)
+    if not callable(gradient):
+        raise TypeError(f"Invalid gradient: {gradient!r:.80} (expected a function of the parameters and a batch)")
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"Invalid batches: {batches!r:.80} (expected an iterable with one object for each step)")
+    checked_count("step", step, 0)
     params = [owned(x) for x in flattened(theta, theta, "theta")]
     states = [algorithm.init(x) for x in params]
     if state is not None:
         states = [owned_state(algorithm, given) for given in flattened(state, theta, "state")]
-    lr_of, decay = lr if callable(lr) else lambda _: lr, {"weight_decay": weight_decay, "published": published}
+    lr_of = lr if callable(lr) else lambda _: lr
+    decay = {"weight_decay": weight_decay, "published_decay": published_decay}
 
     def run() -> Iterator[Iterate]:
         for k, batch in enumerate(batches, start=step):
             grads = flattened(gradient(rebuilt(theta, iter(params)), batch), theta, "gradient")
             now = lr_of(k)
             for g, s, x in zip(grads, states, params, strict=True):
-                check(algorithm, g, s, x, now, decay)  # all before the first is changed
+                check(algorithm, g, s, x, now, **decay)  # all before the first is changed
             for i, g in enumerate(grads):
                 params[i], states[i] = update_in_place(algorithm, g, states[i], params[i], now, **decay)
             yield Iterate(rebuilt(theta, iter(params)), rebuilt(theta, iter(states)), k + 1)
@@ -95,14 +103,15 @@ def iterate(
     return run()
 
 
-def check(algorithm: Any, grad: Array, state: Any, theta: Array, lr: Scalar, decay: dict[str, Any]) -> None:
+def check(
+    algorithm: Any, grad: Array, state: Any, theta: Array, lr: Scalar, weight_decay: Scalar, published_decay: bool
+) -> None:
     """Refuse what `update_in_place` would refuse."""
     check_arrays(algorithm, grad, state, theta, lr)
     if theta.shape:  # a step of no elements makes all checks of the algorithm's own
-        none = state._replace(**{name: x[:0, ...] for name, x in state._asdict().items() if name != "step"})
-        update_with_decay(algorithm, grad[:0, ...], none, theta[:0, ...], lr, **decay)
-    else:
-        update_with_decay(algorithm, grad, state, theta, lr, **decay)
+        state = state._replace(**{name: x[:0, ...] for name, x in state._asdict().items() if name != "step"})
+        grad, theta = grad[:0, ...], theta[:0, ...]
+    update_with_decay(algorithm, grad, state, theta, lr, weight_decay, published=published_decay)
 
 
 def owned(x: Array) -> Array:

@@ -1,16 +1,16 @@
-"""What to watch during training: energy, velocity, sharpness, and the sharpness up to which the step is stable.
+"""What monitors measure: energy, velocity, sharpness, and the sharpness up to which a step is stable.
 
-For gradients that are scaled by a diagonal D, as in INNAprop, the dynamics in y = D^(1/2) theta are those of INNA with
+For gradients that are divided by a diagonal D, as in INNAprop, the dynamics in y = D^(1/2) theta are those of INNA with
 the loss as a function of y. So with D held, and D = 1 for INNA,
 
     energy       E = 2 (1 + alpha beta) J(theta) + <v, D v>
     sharpness    h = largest eigenvalue of D^(-1/2) Hess J D^(-1/2), which has the eigenvalues of D^(-1) Hess J
 
-E never grows along the continuous dynamics, and the step is stable on the quadratic model of the loss iff h is below
+E never grows along the continuous dynamics, and a step is stable on the quadratic model of the loss iff h is below
 `inna_core.dynamics.largest_stable_sharpness`. Weight decay is left out of both.
 
-The sharpness is found by k steps of Lanczos' method, which needs k products of the Hessian with a vector, like k steps
-of the power method. Its estimate is never below the power method's from the same start, and a large negative
+The sharpness is found by k steps of Lanczos' method, which take k products of the Hessian with a vector, as k steps
+of the power method do. Its estimate is never below the power method's from the same start, and a large negative
 eigenvalue does not mislead it. The estimate never exceeds h, up to rounding.
 
 | symbol | meaning                                          | name in code                |
@@ -45,7 +45,7 @@ class Metrics(NamedTuple):
 
     Attributes:
         step: number of steps made before the sample.
-        lr: learning rate.
+        lr: learning rate, in torch of the step before the sample, in optax and Keras of the step after it.
         velocity_norm: Euclidean norm of the velocity of all parameters.
         loss: J(theta), on the batch that the monitor was given.
         energy: E, in the units of the loss.
@@ -69,10 +69,11 @@ class Metrics(NamedTuple):
 
 
 def check_periods(every: int, sharpness_every: int, iterations: int) -> None:
-    """Refuse periods and numbers of products that are no positive integers, or periods that do not fit.
+    """Refuse arguments that are no positive integers, or a `sharpness_every` that is no multiple of `every`.
 
     Raises:
-        TypeError, ValueError: as said.
+        TypeError: if one is no int.
+        ValueError: if one is out of range.
     """
     for name, value in (("every", every), ("sharpness_every", sharpness_every), ("iterations", iterations)):
         checked_count(name, value, 1)

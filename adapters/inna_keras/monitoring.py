@@ -33,8 +33,8 @@ class Monitor(keras.callbacks.Callback):
     come after it (``CSVLogger``, ``TensorBoard``). Works on the TensorFlow, JAX and torch backends.
 
     Args:
-        data: inputs and targets (and sample weights) of the batch on which the loss is measured, as
-            ``train_on_batch`` takes them. The loss is that of training: with regularizers, dropout and batch
+        data: ``(x, y)`` or ``(x, y, sample_weight)``, the batch on which the loss is measured, as ``train_on_batch``
+            takes them. The loss is that of training: with regularizers, dropout and batch
             statistics. Without it only the velocity and the stable sharpness are measured.
         every: steps between two samples.
         sharpness_every: steps between two samples with the sharpness, a multiple of `every`.
@@ -76,7 +76,8 @@ class Monitor(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if data is not None and not (isinstance(data, tuple | list) and len(data) in (2, 3)):
-            raise TypeError(f"Invalid data: {type(data).__name__} (expected inputs and targets, or None)")
+            given = f"{type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else type(data).__name__
+            raise TypeError(f"Invalid data: {given} (expected (x, y), (x, y, sample_weight) or None)")
         check_periods(every, sharpness_every, iterations)
         self.data, self.every, self.sharpness_every, self.iterations = data, every, sharpness_every, iterations
         self.step = 0
@@ -94,7 +95,7 @@ class Monitor(keras.callbacks.Callback):
         self._batch = -1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Sample, if it is time; several steps may have been made in one execution."""
+        """Sample, if one is due; several steps may have been made in one execution."""
         before, self.step, self._batch = self.step, self.step + batch - self._batch, batch
         if self.step // self.every > before // self.every:
             self.history.append(self._sample(self.step // self.sharpness_every > before // self.sharpness_every))

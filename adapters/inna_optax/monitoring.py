@@ -42,10 +42,10 @@ def monitor(
     sharpness_every: int = SHARPNESS_EVERY,
     iterations: int = ITERATIONS,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a transformation that makes the updates of another, and keeps samples of the run in its state.
+    """Return a transformation with the updates of another, which keeps the last sample of the run in its state.
 
-    Each `every` steps ``update`` measures the state and the parameters that it is given, before it changes them. It
-    takes two more arguments, under the names that optax' line searches use; what would need a missing one is NaN.
+    Every `every` steps ``update`` measures the state and parameters that it is given, before the update. It takes two
+    more arguments, named as in optax' line searches; without them the numbers that need them are NaN.
 
     * ``value``: the loss at params, for the energy.
     * ``value_fn``: the loss as a function of params, on a batch of your choice, for the sharpness, and for the energy
@@ -65,8 +65,8 @@ def monitor(
         A `GradientTransformationExtraArgs` with the updates of `inner`.
 
     Raises:
-        TypeError: if inner is not of `inna` or `innaprop`, or a period is no int.
-        ValueError: if a period is out of range; in ``update``, if value is not a scalar, or params are missing.
+        TypeError: if inner is not of `inna` or `innaprop`, or a number is no int.
+        ValueError: if a number is out of range; in ``update``, if value is not a scalar, or params are missing.
 
     Reference: the equations are in `inna_core.monitor`.
 

@@ -51,7 +51,7 @@ class Box:
     """The set lower <= x <= upper, or the whole space.
 
     Args:
-        bounds: None, `scipy.optimize.Bounds`, or a pair (least, most) for each variable, with None for no bound.
+        bounds: None, `scipy.optimize.Bounds`, or a pair (lower, upper) for each variable, with None for no bound.
         n: number of variables.
 
     Raises:
@@ -63,9 +63,9 @@ class Box:
         if isinstance(bounds, Bounds):
             self.lower, self.upper = (fitted(name, getattr(bounds, name), n) for name in ("lb", "ub"))
         elif bounds is not None:
-            pairs = list(bounds)
-            if len(pairs) != n or any(len(pair) != 2 for pair in pairs):
-                raise ValueError(f"Invalid bounds: {bounds!r} (expected {n} pairs of a least and a greatest value)")
+            pairs = list(bounds) if np.iterable(bounds) else [bounds]
+            if len(pairs) != n or any(np.shape(pair) != (2,) for pair in pairs):
+                raise ValueError(f"Invalid bounds: {bounds!r} (expected {n} pairs of a lower and an upper bound)")
             self.lower = np.array([-np.inf if low is None else low for low, _ in pairs], dtype=float)
             self.upper = np.array([np.inf if high is None else high for _, high in pairs], dtype=float)
         if not np.all(self.lower <= self.upper):  # NaN among them too

@@ -63,7 +63,7 @@ def inna(
     options, and `minimize` documents the others. All computations are in float64.
 
     Without `lr`, the learning rate is set by the energy of the dynamics, and steps that raise it are rejected. With
-    `lr`, the steps are INNA's own, as in the paper; then the objective is evaluated only for the result and for
+    `lr`, the steps are INNA's own, as in the paper, and the objective is evaluated only for the result and for
     callbacks that ask for it.
 
     Args:
@@ -84,11 +84,11 @@ def inna(
         lead: > 0, Newtonian damping in units of the time step (default 1 + momentum).
         gtol: the iteration ends where no element of the gradient exceeds it; with bounds, of the projected gradient
             (default 1e-7, without `jac` 1e-5).
-        tol: what `minimize` makes of its own argument `tol`: the default of `gtol`.
+        tol: `minimize` passes its argument `tol` on under this name; used as `gtol` where that is None.
         maxiter: largest number of iterations.
         eps: step of the forward differences.
-        disp: whether to print a summary; where the minimization fails, it is also a warning.
-        return_all: whether the result has all iterates.
+        disp: whether to print a summary, and to warn if the minimization fails.
+        return_all: whether the result has all iterates, as ``allvecs``.
 
     Returns:
         `scipy.optimize.OptimizeResult` with ``x``, ``fun``, ``jac``, ``nit``, ``nfev``, ``njev``, ``status``,
@@ -202,6 +202,8 @@ def notifier(callback: Callable[..., Any] | None, objective: Objective) -> Calla
     """Return a function that calls the callback in its own form, and returns whether the callback wants to stop."""
     if callback is None:
         return lambda now: False
+    if not callable(callback):
+        raise TypeError(f"Invalid callback: {callback!r} (expected a function or None)")
     try:
         takes_result = set(inspect.signature(callback).parameters) == {"intermediate_result"}
     except (TypeError, ValueError):  # some built-in functions have no signature

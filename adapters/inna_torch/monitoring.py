@@ -29,8 +29,8 @@ from inna_torch.newton.derivatives import eager_and_differentiable_twice, gradie
 class Monitor:
     """Samples what a run of `INNA` or `INNAprop` does, every so many steps, and leaves the run as it is.
 
-    It is a post-hook of the optimizer's step. Parameters, gradients, state, the model's buffers (running statistics)
-    and torch's random number generators are afterwards what they were, so the steps are the same, bit for bit.
+    It is a post-hook of the optimizer's step. It leaves parameters, gradients, state, the model's buffers (running
+    statistics) and torch's random number generators as they were, so the steps are the same, bit for bit.
 
     Args:
         optimizer: `INNA` or `INNAprop`.
@@ -47,9 +47,9 @@ class Monitor:
         history: the samples, in order; `inna_core.monitor.plot` draws them.
         step: number of steps seen; set it where a run is resumed.
 
-    Energy, sharpness and stable sharpness are those of all parameters that have been moved and are not frozen. Where
-    param groups differ in lr, alpha, beta, momentum, lead or maximize, there is no common formula: all but velocity and
-    loss are NaN then.
+    Energy, sharpness and stable sharpness are those of all parameters that have been updated and are not frozen. Where
+    param groups differ in lr, alpha, beta, momentum, lead or maximize, no common formula holds, and all but velocity
+    and loss are NaN.
 
     Raises:
         TypeError: if an argument has a wrong type.
@@ -94,6 +94,8 @@ class Monitor:
                 raise ValueError(f"Invalid {name}: None (expected both model and loss_fn, or neither)")
         if any(hasattr(p, "to_local") for group in optimizer.param_groups for p in group["params"]):
             raise NotImplementedError("Invalid optimizer: it has sharded parameters, DTensors (expected whole tensors)")
+        if on_sample is not None and not callable(on_sample):
+            raise TypeError(f"Invalid on_sample: {on_sample!r:.80} (expected a function of one sample)")
         check_periods(every, sharpness_every, iterations)
         self.optimizer, self.model, self.loss_fn, self.on_sample = optimizer, model, loss_fn, on_sample
         self.every, self.sharpness_every, self.iterations = every, sharpness_every, iterations
@@ -125,7 +127,10 @@ class Monitor:
                 self.on_sample(self.history[-1])
 
     def sample(self) -> Metrics:
-        """Measure now, whatever the step; the sample is returned, not kept."""
+        """Measure now and return the sample, which is not added to `history`.
+
+        The sharpness is measured only where `step` is a multiple of `sharpness_every`.
+        """
         groups = [(hyperparameters(self.optimizer.algorithm, g), g["params"]) for g in self.optimizer.param_groups]
         settings = {(h.algorithm.coefficients(float(h.lr)), float(h.lr), h.maximize) for h, _ in groups}
         hyper, alike = groups[0][0], len(settings) == 1

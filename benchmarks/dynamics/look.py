@@ -73,7 +73,7 @@ LOOKS = (
 
 @contextmanager
 def drawn_in(look: Look) -> Iterator[None]:
-    """Draw figures within in these colours, on a transparent background."""
+    """Draw the figures of a with-block in these colours, on a transparent background."""
     text = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color", "legend.labelcolor")
     style: Any = {
         **dict.fromkeys(text, look.text),

@@ -176,6 +176,23 @@ def test_a_bad_gradient_leaves_the_iterate_unchanged(name: str) -> None:
         np.testing.assert_array_equal(x, old)
 
 
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a name for an algorithm": ({"algorithm": "INNA"}, "Invalid algorithm: 'INNA'"),
+    "a class for an algorithm": ({"algorithm": INNA}, "Invalid algorithm: <class"),
+    "an array for a gradient": ({"gradient": START}, "Invalid gradient: array"),
+    "a number for batches": ({"batches": 3}, r"Invalid batches: 3 \(expected an iterable"),
+    "no step": ({"step": None}, r"Invalid step: None \(expected an int >= 0\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_arguments_of_a_wrong_type_are_refused_at_the_call(name: str) -> None:
+    given, message = REFUSED[name]
+    arguments = {"algorithm": INNA(), "theta": START, "gradient": gradient, "batches": [], "lr": 0.1, **given}
+    with pytest.raises(TypeError, match=message):
+        iterate(**arguments)
+
+
 def test_bad_states_and_parameters_are_refused_at_the_call() -> None:
     with pytest.raises(TypeError, match="Invalid theta: dtype int64"):
         iterate(INNA(), np.arange(3), gradient, [], 0.1)

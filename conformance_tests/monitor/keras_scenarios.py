@@ -94,6 +94,7 @@ def refusals() -> list[str]:
     calls = [
         lambda: inna_keras.Monitor(every=0),
         lambda: inna_keras.Monitor(x),
+        lambda: inna_keras.Monitor((x,)),
         lambda: model.fit(x, np.ones((4, 3)), verbose=0, callbacks=[inna_keras.Monitor()]),
     ]
     return [message(call) for call in calls]

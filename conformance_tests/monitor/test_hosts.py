@@ -36,11 +36,11 @@ ROWS = {
     "torch-compiled": Row("torch", hosts.torch_samples, {"compiled": True}, default=()),
     "optax": Row("optax", hosts.optax_samples, default=()),
     "optax-jit": Row("optax", hosts.optax_samples, {"jit": True}),
-    "optax-inject": Row("optax", hosts.optax_samples, {"jit": True, "inject": True}),
-    "keras-tensorflow": keras("tensorflow", (FULLEST,)),
+    "optax-inject": Row("optax", hosts.optax_samples, {"jit": True, "inject": True}, default=()),
+    "keras-tensorflow": keras("tensorflow"),
     # Keras computes in float32 there in part, whatever the layers' dtype, and one setting is close to its limit
     "keras-jax": keras("jax", rtol=1e-5),
-    "keras-torch": keras("torch", rtol=1e-5),
+    "keras-torch": keras("torch", (FULLEST,), rtol=1e-5),
 }
 
 PAIRS = [

@@ -48,6 +48,7 @@ def test_the_logs_have_the_last_sample(backend: str, call: Any) -> None:
 def test_what_is_wrong_is_named(call: Any) -> None:
     assert call("refusals") == [
         "ValueError: Invalid every: 0 (expected an int >= 1)",
-        "TypeError: Invalid data: ndarray (expected inputs and targets, or None)",
+        "TypeError: Invalid data: ndarray (expected (x, y), (x, y, sample_weight) or None)",
+        "TypeError: Invalid data: tuple of 1 (expected (x, y), (x, y, sample_weight) or None)",
         "TypeError: Invalid optimizer: SGD (expected inna_keras.INNA or INNAprop)",
     ]

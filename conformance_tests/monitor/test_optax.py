@@ -129,7 +129,8 @@ def test_a_monitor_changes_no_bit(way: str) -> None:
     assert (np.asarray(metrics.step) >= 1).all()
 
 
-@pytest.mark.parametrize("factory", [pytest.param(inna, marks=pytest.mark.nightly), innaprop])
+@pytest.mark.nightly
+@pytest.mark.parametrize("factory", [inna, innaprop])
 def test_the_sharpness_of_a_network_is_that_of_the_full_hessian(factory: Any) -> None:
     params = jax.tree.map(lambda p: p.astype(jnp.float64), PARAMS)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
@@ -180,6 +181,7 @@ def test_samples_are_taken_on_time() -> None:
     assert seen == [(0, False)] * 2 + [(2, False)] * 2 + [(4, True)] * 2 + [(6, False)] * 2 + [(8, True)]
 
 
+@pytest.mark.nightly
 def test_no_parameters_have_no_sharpness() -> None:
     transform = monitor(innaprop(0.01), every=1, sharpness_every=1)
     state: Any = transform.init({})
@@ -188,6 +190,7 @@ def test_no_parameters_have_no_sharpness() -> None:
     assert state.metrics.velocity_norm == state.metrics.sharpness == 0.0
 
 
+@pytest.mark.nightly
 def test_a_loss_that_is_not_finite_is_recorded() -> None:
     transform = monitor(inna(0.01), every=1, sharpness_every=1)
     params = jnp.ones(2)

@@ -1,5 +1,6 @@
 """Minima: of SciPy's own example, of test functions, and on bounds, without a learning rate and with one."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 optimize = pytest.importorskip("scipy.optimize", reason="SciPy is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn, which ships the data, is not installed")
-from benchmarks.scipy_methods import GTOL, PROBLEMS, Problem, solve  # noqa: E402
+from benchmarks.scipy_methods import GTOL, PROBLEMS, Problem, Run, solve  # noqa: E402
 from inna_scipy import inna  # noqa: E402
 
 minimize, rosen, rosen_der = optimize.minimize, optimize.rosen, optimize.rosen_der
@@ -24,10 +25,15 @@ def test_rosenbrock_is_solved_with_default_options(x0: list[float]) -> None:
     assert 0 <= found.fun <= 1e-12
 
 
+@cache
+def by_inna(problem: Problem) -> Run:
+    return solve(problem, inna)
+
+
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 def test_functions_are_minimized_without_a_learning_rate(problem: Problem) -> None:
     """To a value as low as that of BFGS, and with the evaluations that the result tells."""
-    run = solve(problem, inna)
+    run = by_inna(problem)
     assert run.reached
     assert run.result.success
     assert (run.result.nfev, run.result.njev) == (run.nfev, run.njev)
@@ -38,7 +44,7 @@ def test_functions_are_minimized_without_a_learning_rate(problem: Problem) -> No
 @pytest.mark.parametrize("name", ["Rosenbrock, 100-D", "quadratic, 100-D, condition 1e4"])
 def test_large_problems_take_no_more_evaluations_than_conjugate_gradients(name: str) -> None:
     (problem,) = (problem for problem in PROBLEMS if problem.name == name)
-    assert solve(problem, inna).nfev <= solve(problem, "CG").nfev
+    assert by_inna(problem).nfev <= solve(problem, "CG").nfev
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])

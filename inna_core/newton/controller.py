@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from inna_core._validation import checked_count, checked_number
+from inna_core._validation import check_algorithm, checked_count, checked_number
 from inna_core.algorithm import Array, Namespace, Scalar
 from inna_core.momentum import Momentum
 from inna_core.newton.cubic_solver import Loop
@@ -90,8 +90,7 @@ def checked_algorithm(algorithm: Any) -> Any:
     """
     if algorithm is None:
         return Momentum()
-    if isinstance(algorithm, type) or not all(hasattr(algorithm, name) for name in ("init", "update", "state_type")):
-        raise TypeError(f"Invalid algorithm: {algorithm!r} (expected an algorithm of inna_core, as in INNA())")
+    check_algorithm(algorithm)
     if getattr(algorithm, "beta", 0.0) is None:  # its step is not proportional to the step size
         raise ValueError(f"Invalid algorithm: {algorithm!r} (expected alpha and beta in place of momentum)")
     return algorithm

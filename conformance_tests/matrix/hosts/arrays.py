@@ -128,7 +128,7 @@ class LoopRun(ArrayRun):
             iter(lambda: self._batch, None),
             self.setup.lr,
             weight_decay=self.setup.weight_decay,
-            published=self.setup.published_decay,
+            published_decay=self.setup.published_decay,
             state=self.states,
             step=self.k,
         )
