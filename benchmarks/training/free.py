@@ -105,7 +105,12 @@ FREES = (
     ),
     Free("newton", "INNA, summary-Newton", newton, CONSTANT, setting=published),
     Free(
-        "newton-cosine", "INNA, summary-Newton, damping with the cosine", newton, REGIMES["cosine"], setting=published
+        *("newton-trust", "INNA, summary-Newton, trust 0.03", newton, CONSTANT),
+        setting=lambda task: {**published(task), "trust": 0.03},
+    ),
+    Free(
+        *("newton-cosine", "INNA, summary-Newton, damping with the cosine", newton, REGIMES["cosine"]),
+        setting=published,
     ),
 )
 
