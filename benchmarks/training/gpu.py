@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -39,7 +40,8 @@ class Network:
     make: Callable[[], torch.nn.Module]
 
     def channels_last(self) -> torch.nn.Module:
-        return self.make().to(memory_format=torch.channels_last)  # as the images
+        model: Any = self.make()  # torch's annotations know this argument for tensors only
+        return model.to(memory_format=torch.channels_last)  # as the images
 
 
 NETWORKS = {

@@ -109,7 +109,6 @@ MNIST = by_name(
 )
 
 CIFAR_BETAS, CIFAR_DECAY = (0.9, 0.999), 0.01
-"""With lr 0.001 the setting of INNAprop's paper for AdamW on CIFAR-10."""
 CIFAR_SGD, CIFAR_L2 = {"lr": 0.1, "momentum": 0.9}, 5e-4
 
 

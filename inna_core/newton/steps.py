@@ -9,7 +9,7 @@ LEAST_RMS = 1e-3
 
 
 def direction(algorithm: Any, grad: Array, state: Any, theta: Array, xp: Namespace | None = None) -> Array:
-    """Return u, the algorithm's step of size 1 with the sign changed; see the top of this file."""
+    """Return u, the algorithm's step of size 1 with the sign changed; see `inna_core.newton.controller`."""
     delta, _ = algorithm.update(grad, state, theta, 1.0, xp)
     return -delta
 
