@@ -5,6 +5,8 @@
     python -m benchmarks training-transfer   train INNA and INNAprop with SGD's and AdamW's tuned settings
     python -m benchmarks training-ablation   change warm-up and batch of the settings carried over
     python -m benchmarks training-long       train long tasks with published settings
+    python -m benchmarks training-gpu        train CIFAR-10 on a GPU, for as many epochs as fit into some minutes
+    python -m benchmarks training-free       train with optimizers that choose their step sizes, beside summary-Newton
     python -m benchmarks training-starts     train with the defaults, and with settings to start with
     python -m benchmarks training-repeat     train the chosen settings again, and compare with what is stored
     python -m benchmarks training-report     write the tables and figures of the pages from the stored results
@@ -25,6 +27,11 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     "training-transfer": ("benchmarks.training.transfer", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-ablation": ("benchmarks.training.ablation", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-long": ("benchmarks.training.long", {**TRAINING, "rich": "rich"}),
+    "training-gpu": ("benchmarks.training.gpu", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
+    "training-free": (
+        "benchmarks.training.free",
+        {**TRAINING, "rich": "rich", "prodigyopt": "prodigyopt", "schedulefree": "schedulefree"},
+    ),
     "training-starts": ("benchmarks.training.starts", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-repeat": ("benchmarks.training.repeat", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-report": ("benchmarks.training.report", {**TRAINING, "matplotlib": "matplotlib", "rich": "rich"}),

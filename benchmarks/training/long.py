@@ -18,11 +18,11 @@ from rich.console import Console
 
 from benchmarks.training.console import positive, progress, say, some_of
 from benchmarks.training.data import MissingDataError
-from benchmarks.training.long_rows import ROWS, LongRow
+from benchmarks.training.long_rows import ON_REQUEST, ROWS, LongRow
 from benchmarks.training.long_tasks import LONG, LongTask
 from benchmarks.training.results import FOLDER, OtherProtocolError, Store
 from benchmarks.training.tasks import Split
-from benchmarks.training.trial import Look, batches, evaluate, measure
+from benchmarks.training.trial import Look, batches, evaluate, measure, moved
 
 Fit = tuple[Split, Split]
 
@@ -49,36 +49,37 @@ def train(
 ) -> tuple[list[Look], torch.nn.Module]:
     """Return the looks at one run, which end early where it diverges, and the trained model."""
     (x, y), validation = fit
-    task, look_at = long.task, long.look_at(validation)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = task.model()
-    setting = dict(row.setting)
-    optimizer = row.optimizer(param_groups(long, model, setting.pop("weight_decay", 0.0)), **setting)
-    order = batches(len(x), task.batch, torch.Generator().manual_seed(1000 + seed))
+    task, look_at, device = long.task, long.look_at(validation), x.device
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     looks: list[Look] = []
     seconds, every = 0.0, task.steps // long.looks
-    for last in range(every, task.steps + 1, every):
-        model.train()
-        start, total = time.process_time(), torch.zeros(())
-        for step in range(last - every, last):
-            for group in optimizer.param_groups:
-                group["lr"] = row.setting["lr"] * factor(step, task.steps, long.warmup, long.floor)
-            index = next(order)
-            optimizer.zero_grad()
-            loss = task.loss(model, x[index], y[index])
-            loss.backward()
-            if long.clip is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), long.clip)
-            optimizer.step()
-            total += loss.detach()
-        seconds += time.process_time() - start
-        mean = float(total) / every
-        looks.append(Look(last, seconds, mean, evaluate(task, model, look_at)))
-        advance(every)
-        if not math.isfinite(mean):
-            advance(task.steps - last)
-            break
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = task.model().to(device)
+        setting = dict(row.setting)
+        optimizer = row.optimizer(param_groups(long, model, setting.pop("weight_decay", 0.0)), **setting)
+        order = batches(len(x), task.batch, torch.Generator().manual_seed(1000 + seed))
+        for last in range(every, task.steps + 1, every):
+            model.train()
+            start, total = clock(), torch.zeros((), device=device)
+            for step in range(last - every, last):
+                for group in optimizer.param_groups:
+                    group["lr"] = row.setting["lr"] * factor(step, task.steps, long.warmup, long.floor)
+                index = next(order).to(device)
+                optimizer.zero_grad()
+                loss = task.loss(model, x[index], y[index])
+                loss.backward()
+                if long.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), long.clip)
+                optimizer.step()
+                total += loss.detach()
+            mean = float(total) / every  # waits for an accelerator
+            seconds += clock() - start
+            looks.append(Look(last, seconds, mean, evaluate(task, model, look_at)))
+            advance(every)
+            if not math.isfinite(mean):
+                advance(task.steps - last)
+                break
     return looks, model
 
 
@@ -88,7 +89,7 @@ def record(long: LongTask, fit: Fit, row: LongRow, seed: int, advance: Callable[
     finished = looks[-1].step == long.task.steps and math.isfinite(looks[-1].train)
     ends = {"validation": math.nan, "validation_metric": math.nan, "test": math.nan, "test_loss": math.nan}
     if finished:
-        test = long.task.test()
+        test = moved(long.task.test(), fit[0][0].device)
         ends = {
             "validation": evaluate(long.task, model, fit[1]),
             "validation_metric": measure(long.task, model, fit[1]),
@@ -112,6 +113,7 @@ def protocol(long: LongTask, row: LongRow) -> dict[str, Any]:
         "floor": long.floor,
         "clip": long.clip,
         "setting": dict(row.setting),
+        **long.about,
     }
 
 
@@ -152,7 +154,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     known = list(dict.fromkeys(name for rows in ROWS.values() for name in rows))
-    tasks = [task for task in ROWS if task != "gpt-10000"]
+    tasks = [task for task in ROWS if task not in ON_REQUEST]
     parser.add_argument(
         "--task", type=some_of(ROWS), default=tasks, help=f"some of {','.join(ROWS)} ({','.join(tasks)})"
     )

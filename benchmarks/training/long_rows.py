@@ -108,4 +108,47 @@ MNIST = by_name(
     ),
 )
 
-ROWS = {"gpt-2000": GPT, "mnist-20": MNIST, "gpt-10000": {name: GPT[name] for name in ("adamw", "innaprop-3")}}
+CIFAR_BETAS, CIFAR_DECAY = (0.9, 0.999), 0.01
+CIFAR_SGD, CIFAR_L2 = {"lr": 0.1, "momentum": 0.9}, 5e-4
+
+
+def l2_regularized(optimizer: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Return an optimizer with the argument `l2`, whose multiple of the parameters is added to their gradients.
+
+    This is what SGD does with its `weight_decay`, while INNA's is decoupled.
+    """
+
+    def make(groups: Any, *, l2: float, **setting: Any) -> torch.optim.Optimizer:
+        made = optimizer(groups, **setting)
+
+        def add(*_: Any) -> None:
+            params = [p for group in made.param_groups for p in group["params"] if p.grad is not None]
+            torch._foreach_add_([p.grad for p in params], [p.detach() for p in params], alpha=l2)
+
+        made.register_step_pre_hook(add)
+        return made
+
+    return make
+
+
+CIFAR = by_name(
+    adamw("adamw", 1e-3, CIFAR_BETAS, CIFAR_DECAY),
+    innaprop(1.9, 1e-3, CIFAR_BETAS, CIFAR_DECAY),
+    LongRow(
+        *("momentum", "SGD, Nesterov, lr 0.1", torch.optim.SGD),
+        {**CIFAR_SGD, "nesterov": True, "weight_decay": CIFAR_L2},
+    ),
+    LongRow(
+        *("inna-1.9", "INNA, SGD's setting, lead 1.9", l2_regularized(inna_torch.INNA)),
+        {**CIFAR_SGD, "lead": 1.9, "l2": CIFAR_L2},
+    ),
+)
+
+ROWS = {
+    "gpt-2000": GPT,
+    "mnist-20": MNIST,
+    "gpt-10000": {name: GPT[name] for name in ("adamw", "innaprop-3")},
+    "cifar10-nin-5": CIFAR,
+}
+ON_REQUEST = ("gpt-10000", "cifar10-nin-5")
+"""Tasks that take hours, run only if they are named."""

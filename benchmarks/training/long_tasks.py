@@ -1,11 +1,12 @@
 """The long tasks: published settings, run to the end."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
-from benchmarks.training import data, models
+from benchmarks.training import cifar, data, models
 from benchmarks.training.tasks import TASKS, VOCABULARY, Split, Task, grey, text_loss, text_parts, windows
 
 CONTEXT = 64
@@ -26,6 +27,7 @@ class LongTask:
         floor: the factor of lr at the last step.
         clip: the greatest norm of a gradient; None does not clip.
         decays: whether a parameter decays.
+        about: what else must be the same when a run is gone on with.
     """
 
     task: Task
@@ -35,6 +37,7 @@ class LongTask:
     floor: float
     clip: float | None
     decays: Callable[[torch.nn.Parameter], bool]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -105,4 +108,41 @@ def lenet(epochs: int, batch: int = 128) -> LongTask:
     return LongTask(task, 40, lambda split: split, warmup=0, floor=0.0, clip=None, decays=lambda p: True)
 
 
-LONG = {long.name: long for long in (nano_gpt(2_000), lenet(20), nano_gpt(10_000))}
+def cifar10(name: str, title: str, model: Callable[[], torch.nn.Module], epochs: int, samples: int) -> LongTask:
+    """Return a network on CIFAR-10 with augmentation, looked at after each epoch, with a cosine to 0 and no warm-up.
+
+    Args:
+        name, title: of the task.
+        model: makes the network.
+        epochs: of a run.
+        samples: images to train on, `cifar.TRAIN` for all.
+    """
+    task = replace(
+        TASKS["cifar10"],
+        name=name,
+        title=title,
+        fit=lambda: cifar.fit(samples),
+        test=cifar.test,
+        model=model,
+        loss=cifar.loss,
+        metric=cifar.accuracy,
+        batch=cifar.BATCH,
+        steps=epochs * (samples // cifar.BATCH),
+    )
+    return LongTask(task, epochs, lambda split: split, warmup=0, floor=0.0, clip=None, decays=lambda p: True)
+
+
+def wide_nin() -> torch.nn.Module:
+    """Return Network-in-Network of the paper's width."""
+    return models.network_in_network(192, dropout=0.5)
+
+
+LONG = {
+    long.name: long
+    for long in (
+        nano_gpt(2_000),
+        lenet(20),
+        nano_gpt(10_000),
+        cifar10("cifar10-nin-5", "CIFAR-10, Network-in-Network 192, 5 epochs", wide_nin, 5, cifar.TRAIN),
+    )
+}

@@ -60,9 +60,11 @@ def averaged(make: Callable[..., Trained]) -> Callable[..., Trained]:
     return make_averaged
 
 
-def newton(model: torch.nn.Module, other: Loss, *, alpha: float, beta: float, **arguments: Any) -> Trained:
-    direction = inna_core.INNA(alpha, beta)
-    return inna_torch.NewtonSummary(model.named_parameters(), other, direction, **arguments), model
+def newton(
+    model: torch.nn.Module, other: Loss, *, alpha: float, beta: float, trust: float = math.inf, **arguments: Any
+) -> Trained:
+    direction, rule = inna_core.INNA(alpha, beta), inna_core.StepSizes(trust=trust)
+    return inna_torch.NewtonSummary(model.named_parameters(), other, direction, rule=rule, **arguments), model
 
 
 @dataclass(frozen=True)

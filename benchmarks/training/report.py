@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.training import figures, report_carried
+from benchmarks.training import figures, report_carried, report_free
 from benchmarks.training.optimizers import OPTIMIZERS, TUNED, VARIANTS, Row
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
@@ -20,7 +20,6 @@ from benchmarks.training.scores import (
     PEERS,
     Results,
     Score,
-    Spread,
     load,
     reached_by,
     rows_of,
@@ -37,7 +36,7 @@ from benchmarks.training.starts import STARTS
 from benchmarks.training.starts import names as start_names
 from benchmarks.training.study import SEEDS
 from benchmarks.training.sweep import SWEEPS, finished
-from benchmarks.training.tables import number, table
+from benchmarks.training.tables import number, ranged, table
 from benchmarks.training.tasks import TASKS, Task
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -45,10 +44,6 @@ PAGES = tuple(CHECKOUT / page for page in ("docs/training.md", "docs/training_sh
 FIGURES = CHECKOUT / "docs" / "figures"
 BLOCK = re.compile(r"(<!-- generated ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NEAR = 1.25
-
-
-def ranged(spread: Spread, digits: Callable[[float], str] = number) -> str:
-    return f"{digits(spread.median)} ({digits(spread.low)} … {digits(spread.high)})"
 
 
 def steps(score: Score) -> str:
@@ -313,6 +308,7 @@ def blocks(store: Store) -> dict[str, str]:
         "alpha-beta": alpha_beta(store),
         "starts": starts(store, results),
         **report_carried.blocks(store),
+        **report_free.blocks(store),
     }
     for regime in REGIMES:
         if not tasks_of(results, regime):

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks.training import ablation, transfer
+from benchmarks.training import ablation, gpu, long, transfer
 from benchmarks.training.carried_scores import (
     GPT_TASK,
     LEADS,
@@ -171,6 +171,27 @@ def long_runs(store: Store, name: str) -> str:
     return table([f"**{task.title}**", *titles], rows)
 
 
+def gpu_runs(store: Store) -> str:
+    """Return the rows that were trained on a GPU, as far as there are results."""
+    rows = []
+    for network in gpu.NETWORKS.values():
+        for row in LONG_ROWS["cifar10-nin-5"].values():
+            stored = store.read(*long.names(network.task, row.name))
+            if stored:
+                finals, protocol = stored["final"], stored["protocol"]
+                seconds = statistics.mean(final["looks"][-1]["seconds"] for final in finals)
+                cells = [
+                    f"{protocol['device']}, {protocol['precision']}",
+                    *(str(protocol["epochs"]), str(len(finals))),
+                    ends(Ends.of([final["validation"] for final in finals]), "{:.4g}".format),
+                    ends(Ends.of([final["test"] for final in finals]), "{:.2f}".format),
+                    f"{seconds:.0f}",
+                ]
+                rows.append([network.title, row.title, *cells])
+    titles = ["device", "epochs", "seeds", "final validation loss", "test accuracy, %", "seconds"]
+    return table(["network", "", *titles], rows) if rows else "No results are stored.\n"
+
+
 def ablations(store: Store, question: str) -> str:
     """Return, for each task, the loss a quarter into the run and at its end, in each case."""
     cases = list(dict.fromkeys(v.case for v in ablation.VARIANTS if v.question == question))
@@ -210,6 +231,7 @@ def blocks(store: Store) -> dict[str, str]:
         "carried-sgd": beside_sgd(store),
         "long-gpt": long_runs(store, GPT_TASK),
         "long-mnist": long_runs(store, "mnist-20"),
+        "long-gpu": gpu_runs(store),
         "ablation-warmup": ablations(store, "warmup"),
         "ablation-batch": ablations(store, "batch"),
     }

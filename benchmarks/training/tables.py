@@ -1,7 +1,9 @@
 """How numbers and tables are written in the pages."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from benchmarks.training.scores import Spread
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -20,3 +22,8 @@ def number(value: float) -> str:
 def percent(part: float) -> str:
     """Return a part in per cent, with its sign."""
     return f"{100 * part:+.0f} %".replace("-", "−") if math.isfinite(part) else "not reached"
+
+
+def ranged(spread: Spread, digits: Callable[[float], str] = number) -> str:
+    """Return the median of the seeds, and the least and the greatest."""
+    return f"{digits(spread.median)} ({digits(spread.low)} … {digits(spread.high)})"

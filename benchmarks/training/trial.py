@@ -112,6 +112,7 @@ def run(
     every = task.steps // LOOKS
     for last in range(every, task.steps + 1, every):
         model.train()
+        seen.train()  # some optimizers train at another point than the one to look at
         start, total = clock(), torch.zeros((), device=device)
         for step in range(last - every, last):
             group.update({name: value * factor(step) ** row.powers[name] for name, value in peak.items()})

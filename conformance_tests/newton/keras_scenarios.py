@@ -136,7 +136,7 @@ def moving_averages_stay() -> bool:
     return same and moved
 
 
-RULE = inna_core.StepSizes(period=3, average=0.5)
+RULE = inna_core.StepSizes(period=3, average=0.5, trust=0.1)
 
 
 def trained(algorithm: str, steps: int, resume_at: int | None = None) -> tuple[list[np.ndarray], list[float]]:

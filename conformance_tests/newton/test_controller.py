@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inna_core import INNA, NewtonStatus, StepSizes, Summary, newton_step_sizes
-from inna_core.newton import direction, next_state, partition
+from inna_core.newton import direction, next_state, partition, trusted_step
 
 
 def scalar_summary(g: float, h: float, t: float) -> Summary:
@@ -114,6 +114,9 @@ def test_a_summary_that_is_not_finite_changes_nothing_but_the_status() -> None:
         ("period", 2.5, TypeError),
         ("order", 4, ValueError),
         ("velocity_cap", 0.0, ValueError),
+        ("trust", 0.0, ValueError),
+        ("trust", float("nan"), ValueError),
+        ("trust", "1", TypeError),
         ("window", 0, ValueError),
         ("window", 2, ValueError),
         ("window", 1.5, TypeError),
@@ -136,6 +139,26 @@ def test_partition_groups_by_name_rank_or_labels() -> None:
     assert partition(["d/kernel", "d/bias"], [2, 1], "layer") == ([0, 0], ["d"])
     assert partition(names, ranks, lambda name: name[0]) == ([0, 0, 0, 1], ["a", "b"])
     assert partition(names, ranks, [7, 8, 7, 8]) == ([0, 1, 0, 1], ["7", "8"])
+
+
+@pytest.mark.parametrize(
+    ("theta", "u", "step", "expected"),
+    [
+        ([2.0, -2.0], [1.0, 7.0], 0.03, 0.03),  # root mean squares 2 and 5: at most 0.1 * 2 / 5
+        ([2.0, -2.0], [1.0, 7.0], 0.3, 0.04),
+        ([2.0, -2.0], [1.0, 7.0], -0.3, -0.04),
+        ([2.0, -2.0], [1.0, 7.0], 0.0, 0.0),
+        ([0.0, 0.0], [1.0, 7.0], 0.3, 0.1 * 1e-3 / 5),  # what begins at 0 moves
+        ([2e30, -2e30], [1e30, 7e30], 0.3, 0.04),  # squares of float32 overflow
+        ([2.0, -2.0], [0.0, 0.0], 0.1, 0.1),
+    ],
+)
+def test_trust_limits_the_length_of_a_step(theta: list[float], u: list[float], step: float, expected: float) -> None:
+    narrow, along = np.asarray(theta, np.float32), np.asarray(u, np.float32)
+    for given in (step, np.asarray(step, np.float32)):
+        assert float(trusted_step(given, along, narrow, 0.1, np)) == pytest.approx(expected, rel=1e-6)
+        assert trusted_step(given, along, narrow, float("inf"), np) is given
+        assert trusted_step(given, along[:0], narrow[:0], 0.1, np) is given
 
 
 def test_the_velocity_takes_the_capped_step() -> None:

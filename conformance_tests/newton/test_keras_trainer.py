@@ -25,7 +25,8 @@ def test_trains_as_torch_does_and_resumes_bit_for_bit(backend: str, workers: Any
     weights, _, x, y = problem("mlp")
     tensors = [torch.tensor(w, requires_grad=True) for w in weights]
     loss = torch_loss("mlp", x, y)
-    optimizer = inna_torch.NewtonSummary(tensors, lambda: loss(tensors), INNA(), rule=StepSizes(period=3, average=0.5))
+    rule = StepSizes(period=3, average=0.5, trust=0.1)
+    optimizer = inna_torch.NewtonSummary(tensors, lambda: loss(tensors), INNA(), rule=rule)
     # Keras computes in float32 on two of its backends, whatever it is given, see `KERAS_PRECISION`
     rtol = 1e-9 if backend == "tensorflow" else 1e-4
     assert np.allclose(losses, torch_steps(optimizer, lambda: loss(tensors), 12), rtol=rtol)

@@ -19,7 +19,7 @@ def from_the_third_step(step: Any) -> Any:
 
 
 @cache
-def jax_training(name: str, average: float, **options: Any) -> tuple[Any, Any]:
+def jax_training(name: str, average: float, trust: float, **options: Any) -> tuple[Any, Any]:
     """Return an optimizer and its jitted step, which takes long to compile."""
     import jax
     import optax
@@ -29,7 +29,9 @@ def jax_training(name: str, average: float, **options: Any) -> tuple[Any, Any]:
 
     _, _, x, y = problem("mlp")
     loss = jax_loss("mlp", x, y)
-    optimizer = inna_optax.newton_summary(ALGORITHMS[name], rule=StepSizes(period=3, average=average), **options)
+    optimizer = inna_optax.newton_summary(
+        ALGORITHMS[name], rule=StepSizes(period=3, average=average, trust=trust), **options
+    )
 
     @jax.jit
     def step(params: Any, state: Any) -> Any:
@@ -41,12 +43,17 @@ def jax_training(name: str, average: float, **options: Any) -> tuple[Any, Any]:
 
 
 def jax_run(
-    name: str, steps: int, resume_at: int | None = None, average: float = 0.95, **options: Any
+    name: str,
+    steps: int,
+    resume_at: int | None = None,
+    average: float = 0.95,
+    trust: float = float("inf"),
+    **options: Any,
 ) -> tuple[Any, Any, list[float]]:
     import jax
     import jax.numpy as jnp
 
-    optimizer, step = jax_training(name, average, **options)
+    optimizer, step = jax_training(name, average, trust, **options)
     params = [jnp.asarray(w) for w in problem("mlp")[0]]
     state = optimizer.init(params)
     losses = []
@@ -66,13 +73,15 @@ def test_trains_without_a_learning_rate_and_as_torch_does() -> None:
 
     import inna_torch
 
-    params, state, losses = jax_run("INNA", 42, average=0.5)
+    params, state, losses = jax_run("INNA", 42, average=0.5, trust=0.1)
     assert losses[-1] < losses[0] / 10
     assert int(state.step) == 42
     weights, _, x, y = problem("mlp")
     tensors = [torch.tensor(w, requires_grad=True) for w in weights]
     loss = torch_loss("mlp", x, y)
-    optimizer = inna_torch.NewtonSummary(tensors, lambda: loss(tensors), INNA(), rule=StepSizes(period=3, average=0.5))
+    optimizer = inna_torch.NewtonSummary(
+        tensors, lambda: loss(tensors), INNA(), rule=StepSizes(period=3, average=0.5, trust=0.1)
+    )
     torch_losses = torch_steps(optimizer, lambda: loss(tensors), 42)
     assert np.allclose(losses, torch_losses, rtol=1e-9)
     assert all(np.allclose(a, b.detach(), rtol=0, atol=1e-9) for a, b in zip(params, tensors, strict=True))

@@ -10,7 +10,7 @@ import pytest
 
 from conformance_tests.newton.networks import problem
 from conformance_tests.newton.torch_networks import ALGORITHMS, torch_model, torch_steps
-from inna_core import INNA, StepSizes
+from inna_core import INNA, Momentum, StepSizes
 from inna_core.newton import direction, next_state
 
 
@@ -65,6 +65,28 @@ def test_steps_are_those_of_the_core(name: str) -> None:
         for p, m in zip(params, states, strict=True):
             for field, value in m._asdict().items():
                 assert torch.equal(optimizer.state[p][field], value)
+
+
+def test_no_parameter_takes_a_longer_step_than_trust_allows() -> None:
+    """Without a limit of how step sizes rise, most are cut: to the length that trust allows, in the same direction."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    import inna_torch
+
+    model, loss = torch_model()
+    params, limited = list(model.parameters()), []
+    rule = StepSizes(start=1.0, rise=float("inf"), trust=0.01)
+    optimizer = inna_torch.NewtonSummary(params, loss, Momentum(0.0), rule=rule)
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss().backward()
+        before = [p.detach().clone() for p in params]
+        optimizer.step()
+        for p, old in zip(params, before, strict=True):
+            moved, allowed = (p.detach() - old).norm(), 0.01 * max(float(old.norm()), 1e-3 * old.numel() ** 0.5)
+            assert float(moved) <= allowed * (1 + 1e-9)
+            limited.append(float(moved) >= allowed * (1 - 1e-9))
+            assert torch.allclose(moved * p.grad / p.grad.norm(), old - p.detach(), rtol=1e-6, atol=1e-12)
+    assert any(limited)
 
 
 def test_every_group_of_a_network_trains() -> None:

@@ -7,8 +7,6 @@ from inna_core.newton.controller import (
     StepSizeState,
     checked_algorithm,
     checked_rule,
-    direction,
-    next_state,
 )
 from inna_core.newton.step_sizes import (
     NewtonStatus,
@@ -17,6 +15,7 @@ from inna_core.newton.step_sizes import (
     nonnegative_step_sizes,
     proportional_step_sizes,
 )
+from inna_core.newton.steps import direction, next_state, trusted_step
 from inna_core.newton.summary import Summary, check_order, partition
 
 __all__ = [
@@ -36,4 +35,5 @@ __all__ = [
     "nonnegative_step_sizes",
     "partition",
     "proportional_step_sizes",
+    "trusted_step",
 ]

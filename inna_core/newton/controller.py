@@ -15,18 +15,23 @@ batch of its own:
             -> eta <- a eta + (1 - a) eta*, at first eta*
             -> at most `rise` times the last positive eta; a group's first positive one times `start`      (2)
 
+With a finite `trust`, lambda_1 eta_s is for each parameter at most r max(rms(theta), 1e-3) / rms(u).     (3)
+
 | symbol   | meaning                                                            | name in code            |
 |----------|--------------------------------------------------------------------|-------------------------|
 | lambda_1 | fraction of the model's step that is taken                         | ``damping``, lr         |
 | p        | weight of the proportions with which every descending group moves  | ``share``               |
 | a        | weight of the past in the step sizes                               | ``smoothing``           |
 | c        | cap on the time step of INNA's velocity, in units of beta          | ``velocity_cap``        |
+| r        | longest step of a parameter, in units of its root mean square      | ``trust``               |
 
 With INNA's direction u = beta g - v, (1) is INNA with a step size of its own for each group, found by the summary; only
 alpha and beta are left to choose. The cap keeps the recurrence of the velocity stable where a group's step is long, see
 `inna_core.dynamics`.
 
-Reference: P. Wolinski, arXiv 2312.03885, section 3 (the loop, with a momentum direction); INNA: `inna_core.inna`.
+Reference: P. Wolinski, arXiv 2312.03885, section 3 (the loop, with a momentum direction); INNA: `inna_core.inna`. (3):
+the trust coefficient of You et al., arXiv 1708.03888 (LARS), as an upper bound; the floor 1e-3, for parameters that
+begin at 0, is Adafactor's (Shazeer and Stern, ICML 2018).
 """
 
 from collections.abc import Mapping
@@ -37,7 +42,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 
 from inna_core._validation import check_algorithm, checked_count, checked_number
-from inna_core.algorithm import Array, Namespace, Scalar
+from inna_core.algorithm import Array, Scalar
 from inna_core.momentum import Momentum
 from inna_core.newton.cubic_solver import Loop
 from inna_core.newton.step_sizes import (
@@ -52,33 +57,6 @@ from inna_core.newton.summary import Summary, check_order
 
 DAMPING = 0.3
 """Default of lambda_1 in every host."""
-
-
-def direction(algorithm: Any, grad: Array, state: Any, theta: Array, xp: Namespace | None = None) -> Array:
-    """Return u, the algorithm's step of size 1 with the sign changed; see the top of this file."""
-    delta, _ = algorithm.update(grad, state, theta, 1.0, xp)
-    return -delta
-
-
-def next_state(
-    algorithm: Any, grad: Array, state: Any, theta: Array, step: Scalar, velocity_cap: float, xp: Namespace
-) -> Any:
-    """Return the algorithm's state after a step of a size lambda_1 eta_s, capped at velocity_cap beta, equation (1).
-
-    Args:
-        algorithm: as in `inna_core`; one without ``beta`` has no cap.
-        grad: gradient, like theta.
-        state: the algorithm's.
-        theta: parameter.
-        step: lambda_1 eta_s >= 0, a float or a 0-d array of theta's dtype.
-        velocity_cap: c.
-        xp: array namespace.
-    """
-    beta = getattr(algorithm, "beta", None)
-    if beta is not None:
-        cap = velocity_cap * beta
-        step = min(step, cap) if isinstance(step, float) else xp.where(step < cap, step, cap)
-    return algorithm.update(grad, state, theta, step, xp)[1]
 
 
 def checked_algorithm(algorithm: Any) -> Any:
@@ -151,6 +129,8 @@ class StepSizes:
             with `nonnegative_step_sizes`; in [0, 1]. Ignored without clip.
         third_floor: kappa of `newton_step_sizes`.
         velocity_cap: c > 0, largest time step of the algorithm's state, in units of its beta.
+        trust: r > 0, the longest step of a parameter in units of its root mean square, equation (3); infinity for no
+            limit. The step sizes that are logged are those before it.
 
     Raises:
         ValueError, TypeError: if an argument is not a number in its range.
@@ -177,6 +157,7 @@ class StepSizes:
     share: float = 0.3
     third_floor: float = 0.0
     velocity_cap: float = 0.5
+    trust: float = float("inf")
 
     def __post_init__(self) -> None:
         checked_number("damping_int", self.damping_int)
@@ -187,8 +168,9 @@ class StepSizes:
         for name in ("start", "share"):
             if checked_number(name, getattr(self, name), positive=name == "start") > 1:
                 raise ValueError(f"Invalid {name}: {getattr(self, name)!r} (expected at most 1)")
-        if self.rise != float("inf"):
-            checked_number("rise", self.rise, positive=True)
+        for name in ("rise", "trust"):
+            if getattr(self, name) != float("inf"):
+                checked_number(name, getattr(self, name), positive=True)
         for name, least in (("period", 1), ("window", 1), ("warmup", 0)):
             checked_count(name, getattr(self, name), least)
         check_order(self.order)

@@ -135,7 +135,7 @@ class NewtonSummary:
         columns = zip(self.variables, values, grads, directions, self.states, self.group_of, strict=True)
         new_states = []
         for v, p, g, u, state, s in columns:
-            size = damping * eta[s]
+            size = newton.trusted_step(damping * eta[s], u, p, self.rule.trust, ops)
             cap = self.rule.velocity_cap
             new_states.append(newton.next_state(self.algorithm, g, state, p, max(size, 0.0), cap, ops))
             v.assign(p - size * u)

@@ -143,7 +143,7 @@ def newton_summary(
 
         deltas, new_states = [], []
         for g, m, p, u, s in zip(grads, states, thetas, directions, group_of, strict=True):
-            step = (fraction * eta[s]).astype(p.dtype)
+            step = newton.trusted_step((fraction * eta[s]).astype(p.dtype), u, p, rule.trust, jnp)
             deltas.append(-step * u)
             new_states.append(newton.next_state(source, g, m, p, jnp.maximum(step, 0), rule.velocity_cap, jnp))
         algorithm_state = {name: treedef.unflatten([getattr(m, name) for m in new_states]) for name in fields}

@@ -163,7 +163,7 @@ class NewtonSummary(Optimizer):
         for p, s, damping, state, u in zip(params, self.group_of, dampings, states, directions, strict=True):
             if p.grad is None:
                 continue
-            step = damping * eta[s]
+            step = newton.trusted_step(damping * eta[s], u, p, self.rule.trust, xp)
             state = newton.next_state(algorithm, p.grad, state, p, max(step, 0.0), self.rule.velocity_cap, xp)
             p.sub_(step * u)
             self.state[p].update(state._asdict())

@@ -1,0 +1,281 @@
+"""The GPU's command plans, trains and resumes; optimizers without a learning rate run as their authors say."""
+
+# ruff: noqa: E402 (the imports follow the checks that they can succeed)
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+for _package in ("torch", "numpy", "sklearn", "optuna", "scipy", "matplotlib", "rich"):
+    pytest.importorskip(_package, reason=f"the training benchmark needs {_package}")
+pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkout, which is not on the path")
+
+import numpy as np
+import torch
+
+from benchmarks.training import cifar, data, free, gpu, long, models, report_carried, report_free, trial
+from benchmarks.training.long_rows import CIFAR
+from benchmarks.training.long_tasks import wide_nin
+from benchmarks.training.results import Store, rounded
+from benchmarks.training.tasks import TASKS, Task
+
+CPU = torch.device("cpu")
+STORE = Store()
+
+
+# --- CIFAR-10 on a GPU, here on a CPU --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def random_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put random images in CIFAR-10's place, and networks that train in milliseconds."""
+
+    def images(train: int, test: int) -> data.Images:
+        draw = np.random.default_rng(0)
+        x = draw.integers(0, 256, (train + test, 32, 32, 3), np.uint8)
+        y = draw.integers(0, 10, train + test)
+        return data.Images(x[:train], y[:train], x[train : train + 20], y[train : train + 20])
+
+    monkeypatch.setattr(cifar.data, "cifar10", images)
+    # narrower ResNets in channels_last crash torch 2.13's convolutions on a CPU
+    makes = {"nin": lambda: models.network_in_network(8, dropout=0.5), "resnet18": lambda: models.resnet18(8)}
+    for name, make in makes.items():
+        monkeypatch.setitem(gpu.NETWORKS, name, replace(gpu.NETWORKS[name], make=make))
+
+
+@pytest.mark.usefixtures("random_images")
+def test_the_gpu_command_trains_every_row_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--device", "cpu", "--minutes", "0.001", "--samples", "256", "--out", str(tmp_path)]
+    assert gpu.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "nin: " in shown
+    assert shown.count("test ") == len(gpu.NETWORKS) * len(CIFAR)
+    files = {path: path.read_bytes() for path in tmp_path.glob("*.json")}
+    assert {path.name for path in files} == {
+        f"long_cifar10-{network}-gpu_{row}.json" for network in gpu.NETWORKS for row in CIFAR
+    }
+    stored = Store(tmp_path).read("long", "cifar10-nin-gpu", "inna-1.9")
+    assert stored["protocol"]["epochs"] == 1
+    assert stored["protocol"]["steps"] == 1
+    assert stored["protocol"]["device"].startswith("CPU")
+    table = report_carried.gpu_runs(Store(tmp_path))
+    assert all(row.title in table for row in CIFAR.values())
+
+    assert gpu.main([*arguments, "--minutes", "100"]) == 0  # nothing is missing, so nothing is measured
+    assert "s an epoch" not in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.json")} == files
+    assert gpu.main([*arguments, "--samples", "512"]) == 1
+    assert "different: samples, steps" in capsys.readouterr().err
+
+
+def test_gpu_runs_have_equal_parts_of_the_time() -> None:
+    assert gpu.epochs_of({"a": 1.0, "b": 2.0}, 100.0, 4) == {"a": 11, "b": 5}  # 0.95 * 100 / 8 seconds a run
+    assert gpu.epochs_of({"a": 1.0}, -3.0, 4) == {"a": 1}
+    assert gpu.epochs_of({}, 100.0, 4) == {}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--minutes", "0", "expected a number of minutes above 0"),
+        ("--minutes", "soon", "expected a number of minutes above 0"),
+        ("--samples", "255", "expected 256 to 45000"),
+    ],
+)
+def test_the_gpu_command_refuses_budgets_out_of_range(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        gpu.parse([option, value])
+    assert message in capsys.readouterr().err
+
+
+def test_the_gpu_table_says_that_nothing_was_run(tmp_path: Path) -> None:
+    assert report_carried.gpu_runs(Store(tmp_path)) == "No results are stored.\n"
+
+
+def test_gpu_images_are_shifted_and_mirrored() -> None:
+    """Each is a window of itself with a margin, or the mirror image of one; over many images all are drawn."""
+    count, side = 2000, 6
+    x = torch.arange(2 * side * side, dtype=torch.float32).add(1).reshape(1, 2, side, side)
+    padded = np.pad(x[0].numpy(), ((0, 0), (4, 4), (4, 4)))
+    windows = {}
+    for i, j in itertools.product(range(9), repeat=2):
+        window = padded[:, i : i + side, j : j + side]
+        windows[window.tobytes()] = (i, j, False)
+        windows.setdefault(window[:, :, ::-1].copy().tobytes(), (i, j, True))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        images = cifar.augmented(x.expand(count, -1, -1, -1))
+    drawn = [windows[image.contiguous().numpy().tobytes()] for image in images]
+    assert len(set(drawn)) == 2 * 81
+    assert 0.45 < np.mean([mirrored for *_, mirrored in drawn]) < 0.55
+
+
+def test_gpu_images_are_augmented_in_training_only() -> None:
+    class Same(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)
+
+    model, x = Same(), torch.arange(3 * 32 * 32).remainder(255).to(torch.uint8).reshape(1, 3, 32, 32)
+    torch.testing.assert_close(cifar.logits(model.eval(), x), x.flatten(1) / 127.5 - 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        assert not torch.equal(cifar.logits(model.train(), x), x.flatten(1) / 127.5 - 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        # Lin et al.'s has 966,986; batch normalization has one more number than a bias for each of 1,408 channels
+        (wide_nin, 966_986 + 1_408),
+        (models.resnet18, 11_173_962),
+    ],
+)
+def test_gpu_networks_have_the_published_size(make: Callable[[], torch.nn.Module], parameters: int) -> None:
+    model = make()
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_gpu_rows_of_inna_and_sgd_have_the_same_regularization() -> None:
+    """At a constant lr INNA with lead 1 + m is SGD with Nesterov's momentum, L2 term included."""
+    ends = []
+    for name in ("momentum", "inna-1.9"):
+        p = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+        optimizer = CIFAR[name].optimizer([{"params": [p]}], **CIFAR[name].setting)
+        for _ in range(50):
+            optimizer.zero_grad()
+            p.cos().sum().backward()
+            optimizer.step()
+        ends.append(p.detach())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("random_images")
+@pytest.mark.parametrize("row", CIFAR)
+def test_gpu_runs_keep_to_their_device(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's meta device stands for a GPU: operations raise where devices mix, but tensors have no values."""
+    meta, read = torch.device("meta"), []
+
+    def number(tensor: torch.Tensor) -> int:
+        read.append(tensor.device.type)
+        return 1
+
+    for module, name in ((long, "float"), (trial, "float"), (cifar, "int")):
+        monkeypatch.setattr(module, name, number, raising=False)
+    train, validation = cifar.fit(256)
+    fit = trial.moved(train, meta), trial.moved(validation, meta)
+    task = gpu.long_task(gpu.NETWORKS["nin"], 2, 256, meta)
+    long.record(task, fit, CIFAR[row], 1, lambda steps: None)
+    assert len(read) >= 2 * task.looks + 4
+    assert set(read) == {"meta"}
+
+
+def test_gpu_runs_compute_in_bfloat16_with_float32_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU's autocast stands for a GPU's."""
+    monkeypatch.setattr(cifar, "autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, x = models.network_in_network(8).eval(), torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    narrow = cifar.logits(model, x)
+    monkeypatch.undo()
+    wide = cifar.logits(model, x)
+    assert narrow.dtype == torch.float32
+    assert torch.equal(narrow, narrow.bfloat16().float())
+    assert not torch.equal(narrow, wide)
+    torch.testing.assert_close(narrow, wide, rtol=0.05, atol=0.05)
+    narrow.sum().backward()
+    assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
+
+
+def test_committed_gpu_results_are_complete() -> None:
+    for network in gpu.NETWORKS.values():
+        found = [stored for row in CIFAR if (stored := STORE.read(*long.names(network.task, row)))]
+        assert len({str({**stored["protocol"], "setting": None}) for stored in found}) <= 1
+        assert all(stored["protocol"]["samples"] == cifar.TRAIN for stored in found)
+
+
+# --- optimizers that choose their own step sizes ---------------------------------------------------------------------
+
+
+def line() -> Task:
+    """Return a task that trains in milliseconds: a line through points."""
+    x = torch.linspace(-1, 1, 40)[:, None]
+    split = (x, 2 * x[:, 0])
+    return Task(
+        *("line", "a line", lambda: (split, split), lambda: split),
+        model=lambda: torch.nn.Linear(1, 1),
+        loss=lambda model, x, y: (model(x)[:, 0] - y).square().mean(),
+        metric=lambda model, x, y: float((model(x)[:, 0] - y).abs().max()),
+        metric_name="largest error",
+        higher_is_better=False,
+        batch=4,
+        steps=50,
+    )
+
+
+@pytest.mark.parametrize("row", free.FREES, ids=lambda row: row.name)
+def test_free_rows_train_and_resume(row: free.Free, tmp_path: Path) -> None:
+    """Schedule-Free raises an error by itself if it steps in evaluation mode."""
+    if row.package:
+        pytest.importorskip(row.package, reason=f"the row needs {row.package}")
+    store = Store(tmp_path)
+    stored = free.complete(line(), row, store, CPU)
+    assert [run["seed"] for run in stored["final"]] == list(free.ALL_SEEDS)
+    for run in stored["final"]:
+        assert run["looks"][-1]["validation"] < run["looks"][0]["validation"]
+    assert (row.package or "package") in str(stored.get("package", "package"))
+    before = store.path(*free.names("line", row)).read_bytes()
+    free.complete(line(), row, store, CPU)
+    assert store.path(*free.names("line", row)).read_bytes() == before
+
+
+def test_a_free_model_is_looked_at_where_schedule_free_averages() -> None:
+    """With a constant gradient Adam's steps have size lr; x is the mean of the iterates z, not the last one."""
+    pytest.importorskip("schedulefree", reason="the row needs it")
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    torch.nn.init.zeros_(model.weight)
+    optimizer, seen = free.schedule_free(model, lambda: torch.zeros(()), lr=0.1, betas=(0.9, 0.999))
+    one, steps = torch.ones(1, 1, dtype=torch.float64), 10
+    seen.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-seen(one)).sum().backward()
+        optimizer.step()
+    z, x = 0.1 * steps, 0.1 * (steps + 1) / 2  # Adam's steps are lr
+    y = 0.1 * z + 0.9 * x
+    assert model.weight.item() == pytest.approx(y, rel=1e-6)
+    seen.eval()
+    assert seen(one).item() == pytest.approx(x, rel=1e-6)
+    seen.train()
+    assert seen(one).item() == pytest.approx(y, rel=1e-6)
+
+
+def test_free_tables_have_a_row_for_each_optimizer_with_results(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert len(report_free.blocks(store)["free"].splitlines()) == 2
+    final = {"seed": 1, "finished": True, "test": 91.0, "looks": [{"seconds": 2.0, "validation": 0.25}]}
+    store.write({"final": [final, {**final, "finished": False}]}, "free", "digits", "prodigy")
+    row = report_free.blocks(store)["free"].splitlines()[2]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+        *(free.BY_NAME["prodigy"].title, "2", "diverged (0.25 … diverged)"),
+        *[""] * (len(free.FREE_TASKS) - 1),
+    ]
+    assert "91.00; 2.0 s" in report_free.blocks(store)["free-test"]
+
+
+def test_committed_free_results_are_of_this_code() -> None:
+    found = set()
+    for task, row in itertools.product(free.FREE_TASKS, free.FREES):
+        stored = STORE.read(*free.names(task, row))
+        if not stored:
+            continue
+        found.add((task, row.name))
+        assert stored["regime"] == row.regime.name
+        assert stored["protocol"]["setting"] == rounded(row.setting(TASKS[task]))
+        assert [run["seed"] for run in stored["final"]] == list(free.ALL_SEEDS)
+    assert {(task, name) for task in free.FREE_TASKS for name in free.BY_NAME if name != "newton-cosine"} <= found
