@@ -310,6 +310,7 @@ def test_data_parallel_on_eight_devices(name: str, workers: Any) -> None:
     assert difference(found["got"], found["want"]) <= ROUNDING
 
 
+@pytest.mark.nightly
 @each_optimizer_nightly
 def test_mirrored_strategy_on_two_devices(name: str, workers: Any) -> None:
     skip_without("tensorflow")

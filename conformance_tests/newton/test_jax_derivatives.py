@@ -38,7 +38,7 @@ ONE_OF_EACH_KIND = (
 )
 
 
-IN_THE_LOOP = ("dense", "attention", "scan")
+IN_THE_LOOP = ("dense", "attention")
 """Of these layers, what is in the default tier as a loop over groups too, not only with groups unrolled."""
 
 

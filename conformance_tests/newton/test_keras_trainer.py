@@ -11,7 +11,7 @@ from conformance_tests.tiers import nightly_but
 from inna_core import INNA, StepSizes
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+@pytest.mark.parametrize("backend", nightly_but(["torch", "tensorflow"], ["torch", "jax", "tensorflow"]))
 def test_trains_as_torch_does_and_resumes_bit_for_bit(backend: str, workers: Any) -> None:
     skip_without("keras", "torch", backend)
     import torch

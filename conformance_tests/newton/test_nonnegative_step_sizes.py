@@ -119,7 +119,7 @@ def test_proportional_step_sizes_report_input_that_is_not_finite() -> None:
     assert (found.eta.tolist(), int(found.status)) == ([0.0, 0.0], NewtonStatus.FAILED)
 
 
-@pytest.mark.parametrize("solve", [none_negative, proportional])
+@pytest.mark.parametrize("solve", [pytest.param(none_negative, marks=pytest.mark.nightly), proportional])
 @pytest.mark.parametrize("name", ["strict", "torch", "jax"])
 def test_frameworks_agree_on_step_sizes_that_are_not_negative(name: str, solve: Callable[..., Any]) -> None:
     make, _ = FRAMEWORKS[name]()
@@ -130,7 +130,7 @@ def test_frameworks_agree_on_step_sizes_that_are_not_negative(name: str, solve: 
         assert int(got.status) == want.status
 
 
-@pytest.mark.parametrize("solve", [none_negative, proportional])
+@pytest.mark.parametrize("solve", [pytest.param(none_negative, marks=pytest.mark.nightly), proportional])
 def test_under_jit_the_same_groups_stand_still(solve: Callable[..., Any]) -> None:
     make, _ = jax_arrays()
     import jax

@@ -98,6 +98,7 @@ def test_resumes_bit_for_bit() -> None:
     assert all(np.array_equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.nightly
 def test_damping_may_be_a_schedule() -> None:
     skip_without("jax", "optax")
     start, two, three = (jax_run("INNAprop", steps, damping=from_the_third_step) for steps in (0, 2, 3))

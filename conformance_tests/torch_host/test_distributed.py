@@ -12,14 +12,11 @@ if not (torch.distributed.is_available() and torch.distributed.is_gloo_available
 from conformance_tests.torch_host import ranks as torch_ranks  # noqa: E402
 from conformance_tests.torch_host.rows import COMPILES  # noqa: E402
 
-# processes take seconds to start: by default one row, to see that it works at all
-NIGHTLY = pytest.mark.nightly
+pytestmark = pytest.mark.nightly  # processes take seconds to start
 EACH = pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            name, marks=[*([NIGHTLY] if name != "INNA" else []), *([COMPILES] if "compiled" in options else [])]
-        )
+        pytest.param(name, marks=[COMPILES] if "compiled" in options else [])
         for name, (_, options) in torch_ranks.OPTIMIZERS.items()
     ],
 )
@@ -40,13 +37,12 @@ def assert_like_alone(ranks: list[list[Any]], name: str, steps: int = torch_rank
         assert max((a - b).abs().max().item() for a, b in zip(params, want, strict=True)) < 1e-12
 
 
-@pytest.mark.parametrize("task", ["ddp", *(pytest.param(task, marks=NIGHTLY) for task in ("zero", "fsdp2"))])
+@pytest.mark.parametrize("task", ["ddp", "zero", "fsdp2"])
 @EACH
 def test_two_ranks_train_as_one(task: str, name: str, tmp_path: Path) -> None:
     assert_like_alone(run(2, task, name, tmp_path, tmp_path), name)
 
 
-@NIGHTLY
 @EACH
 def test_a_checkpoint_goes_from_two_ranks_to_one_and_back(name: str, tmp_path: Path) -> None:
     scratch = tmp_path / "checkpoints"
@@ -56,7 +52,6 @@ def test_a_checkpoint_goes_from_two_ranks_to_one_and_back(name: str, tmp_path: P
         assert_like_alone(ranks, name, part * torch_ranks.STEPS // 3)
 
 
-@NIGHTLY
 @EACH
 def test_a_portable_file_is_gathered_from_two_ranks(name: str, tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
