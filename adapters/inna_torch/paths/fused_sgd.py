@@ -164,7 +164,10 @@ def run(step: KernelStep, batch: Batch, hyper: Hyperparameters) -> None:
         if hyper.published_decay:
             push = decay * (1 - hyper.coefficients.alpha_beta) / hyper.coefficients.beta
             TORCH._foreach_add_(buffers, params, alpha=-push * step.scale)
-        kernel(params, params, [], lr=decay)  # for small tensors faster than _foreach_mul_
+        if batch.device.type == "cpu":
+            kernel(params, params, [], lr=decay)  # for small tensors faster there than _foreach_mul_
+        else:
+            TORCH._foreach_mul_(params, 1 - decay)
     if step.gradient:
         TORCH._foreach_add_(params, grads, alpha=-step.gradient if hyper.maximize else step.gradient)
     kernel(
