@@ -27,8 +27,9 @@ from inna_torch._tensors import (
 )
 
 LAYOUT, SHAPE, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "shape", "dtype", "device", "is_cpu"))
-KIND = attrgetter("shape", "dtype", "device", "layout")
-KIND_ON_CPU = attrgetter("shape", "dtype", "is_cpu", "layout")
+KERNEL_DTYPES = (torch.float32, torch.float64)
+KIND = attrgetter("shape", "dtype", "device")
+KIND_ON_CPU = attrgetter("shape", "dtype", "is_cpu")
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class Batch:
     @property
     def suits_kernels(self) -> bool:
         """Whether torch's fused kernels, which know neither strides nor compensation, take these tensors."""
-        wide = self.dtype == self.grads[0].dtype in (torch.float32, torch.float64)
+        wide = self.dtype == self.grads[0].dtype in KERNEL_DTYPES
         return wide and self.dense and self.native and "compensation" not in self.slots
 
     def count_step(self) -> None:
@@ -113,8 +114,8 @@ def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters
     """
     owners = [p for p in params if p.grad is not None]
     grads: list[Any] = [p.grad for p in owners]
-    parts = partition([list(map(DTYPE, owners))], [owners, grads, [states[p] for p in owners]]) if owners else []
-    return [batch for own, g, held in parts for batch in gather_dtype(own, g, held, hyper)]
+    parts = partition([list(map(DTYPE, owners))], [owners, grads, [states[p] for p in owners]])
+    return [batch for own, g, held in parts if own for batch in gather_dtype(own, g, held, hyper)]
 
 
 def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hyperparameters) -> list[Batch]:
@@ -146,7 +147,7 @@ def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hype
 
 def partition(keys: list[list[Any]], columns: list[list[Any]]) -> list[list[list[Any]]]:
     """Split parallel lists, in parts within which each list of keys has one value."""
-    if all(len(set(values)) == 1 for values in keys):
+    if all(len(set(values)) <= 1 for values in keys):
         return [columns]
     parts: dict[Any, list[Any]] = {}
     for key, row in zip(zip(*keys, strict=True), zip(*columns, strict=True), strict=True):
@@ -161,12 +162,12 @@ def alike(columns: list[Tensors]) -> bool:
         return False
     kinds = list(map(KIND_ON_CPU if tensors[0].is_cpu else KIND, tensors))
     first = kinds[: len(columns[0])]
-    _, dtype, device, layout = kinds[0]
+    _, dtype, device = kinds[0]
     return (
-        dtype in (torch.float32, torch.float64)
-        and layout is torch.strided
+        dtype in KERNEL_DTYPES
         and kinds == first * len(columns)
-        and {kind[2:] for kind in first} == {(device, layout)}
+        and all(kind[2] == device for kind in first)
+        and set(map(LAYOUT, columns[1])) == {torch.strided}  # torch demands it of a parameter then, too
         and all(map(torch.Tensor.is_contiguous, tensors))
     )
 
@@ -233,7 +234,7 @@ def steps_before(counters: list[Any], hyper: Hyperparameters) -> list[float | No
     if not native or hyper.capturable or hyper.differentiable:  # reading a counter on a device waits for it
         return [None] * len(counters)
     steps = list(map(float, counters))
-    if not all(0.0 <= k < math.inf for k in steps):
+    if not all(0.0 <= k < math.inf for k in set(steps)):
         raise ValueError(f"Invalid state: steps {sorted(set(steps))} (expected finite numbers >= 0)")
     return steps  # type: ignore[return-value]
 

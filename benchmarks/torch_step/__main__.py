@@ -6,9 +6,11 @@
     python -m benchmarks.torch_step --device cuda --dtype float32,bfloat16 --json cuda.json
     python -m benchmarks.torch_step --against ../main --layout gpt2,small --dtype bfloat16,float16
 
-Each round takes one sample of every optimizer in one process, in an order that changes, so that what slows the machine
-for a while slows all of them. A sample takes 5 ms or one step; on a GPU it ends when the GPU has finished. The ratio is
-that of the medians; the quartiles are those of the ratios within each round. Exit status 1 if a target is missed.
+Each round takes one sample of every optimizer in one process, so that what slows the machine for a while slows all of
+them: the median of the steps that fit into 5 ms, or of one. The steps of all optimizers alternate at random, each after
+a forward and a backward pass of a small network, as in training. On a GPU a sample is 5 ms of successive steps and ends
+when the GPU has finished. The ratio is that of the medians; the quartiles are those of the ratios within each round.
+Exit status 1 if a target is missed.
 
 Kernels that share their work between threads wait for the slowest one: where other programs keep the cores busy, times
 of small tensors say nothing unless --threads is 1.

@@ -149,3 +149,4 @@ def run(step: AdamWStep, root: float, batch: Batch) -> None:
             TORCH._foreach_mul_(v, step.shrink)
         else:
             fused_sgd.kernel(v, x, [], lr=step.velocity.lr, weight_decay=step.velocity.weight_decay)
+        del x, moments  # before the next block's are made

@@ -27,7 +27,11 @@ def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[],
 
     `warned` holds the paths that a warning has named already; one more may be added.
     """
-    path, step = first_plan(batch, hyper)
+    for path in paths(type(hyper.algorithm), hyper.foreach, hyper.fused, hyper.differentiable):
+        if (step := path.plan(batch, hyper)) is not None:
+            break
+    else:
+        raise AssertionError("the last path takes every batch")
     if hyper.fused and path is not FUSED.get(type(hyper.algorithm)):
         warn_not_fused(path.__name__.split(".")[-1], warned)
     if path is fused_sgd or not batch.scaled:
@@ -39,13 +43,6 @@ def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[],
         step()
 
     return unscale_and_step
-
-
-def first_plan(batch: Batch, hyper: Hyperparameters) -> tuple[ModuleType, Callable[[], None]]:
-    for path in paths(type(hyper.algorithm), hyper.foreach, hyper.fused, hyper.differentiable):
-        if (step := path.plan(batch, hyper)) is not None:
-            return path, step
-    raise AssertionError("the last path takes every batch")
 
 
 @functools.cache
