@@ -36,7 +36,7 @@ class Store:
             OtherProtocolError: if it was made in another way than is to be gone on with.
         """
         stored = self.read(*names)
-        before, now = stored.get("protocol", protocol), json.loads(json.dumps(protocol))
+        before, now = (json.loads(text(part)) for part in (stored.get("protocol", protocol), protocol))  # as stored
         if stored and before != now:
             different = ", ".join(sorted(key for key in now | before if now.get(key) != before.get(key)))
             raise OtherProtocolError(

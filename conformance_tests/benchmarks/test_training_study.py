@@ -189,6 +189,13 @@ def test_a_larger_budget_goes_on_from_a_smaller(tmp_path: Path) -> None:
     assert timeless(json.loads(before)) == timeless(few.read(*names))
 
 
+def test_a_protocol_of_long_numbers_is_gone_on_with(tmp_path: Path) -> None:
+    """Results are stored with five digits; a third is not among them."""
+    store, protocol = Store(tmp_path), {"setting": {"lr": 1 / 3}}
+    store.write({"protocol": protocol}, "task", "row")
+    assert store.resume(protocol, "task", "row") == {"protocol": {"setting": {"lr": 0.33333}}}
+
+
 def test_results_of_another_protocol_are_not_gone_on_with(tmp_path: Path) -> None:
     complete(study(1), Store(tmp_path), CPU)
     with pytest.raises(OtherProtocolError, match=r"different: steps.*Delete it"):
