@@ -22,8 +22,6 @@ from inna_core.newton import (
     newton_step_sizes,
 )
 
-checkpoint = psi  # its first name
-
 __all__ = [
     "INNA",
     "Algorithm",
@@ -40,7 +38,6 @@ __all__ = [
     "StepSizes",
     "Summary",
     "__version__",
-    "checkpoint",
     "compensation",
     "dynamics",
     "iterate",

@@ -125,7 +125,7 @@ def check_update(xp: Any, state_type: type, grad: Any, state: Any, theta: Any, h
     check_like("grad", grad, theta)
     if not isinstance(state, state_type):
         raise TypeError(f"Invalid state: {type(state).__name__} (expected {state_type.__name__}, as `init` returns it)")
-    fields: Sequence[str] = state_type._fields  # type: ignore[attr-defined]
+    fields: Sequence[str] = state_type._fields
     for field in fields:
         if field != "step":
             check_like(f"state.{field}", getattr(state, field), theta)

@@ -26,7 +26,7 @@ for deep learning. arXiv:2410.05871, 2024.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from inna_core._validation import (
     as_array,
@@ -168,7 +168,7 @@ class INNAprop:
 
         k = state.step + 1
         s = sigma * s + (1 - sigma) * squared_modulus(g, ns)
-        q = scaled_gradient(g, s, k, sigma, eps, ns)
+        q = g / scale(s, k, sigma, eps, ns)
         delta, v = inertial_step(q, v, algorithm.coefficients(lr, ns))
 
         if s.dtype != theta.dtype:
@@ -176,17 +176,15 @@ class INNAprop:
         return as_array(delta), INNApropState(velocity=as_array(v), second_moment=as_array(s), step=as_array(k))
 
 
-def scaled_gradient(g: Array, s: Array, k: Array, sigma: Scalar, eps: Scalar, ns: Namespace) -> Array:
-    """Return q of step k, counted from 1, for the second moment after it."""
-    return g / scale(s, k, sigma, eps, ns)
-
-
 def scale(s: Array, k: Array, sigma: Scalar, eps: Scalar, ns: Namespace) -> Array:
     """Return what the gradient of step k, counted from 1, is divided by, for the second moment after it."""
-    # 1 - sigma^k by expm1: the difference would lose three digits in float32 in the first steps. Multiplying by the
-    # inverse, a scalar, saves a division per element.
-    s_hat = s * (1 / -ns.expm1(k * log(sigma, ns)))
+    s_hat = s * (1 / bias_correction(sigma, k, ns))  # a product with a scalar saves a division per element
     return ns.sqrt(s_hat) + eps
+
+
+def bias_correction(sigma: Scalar, k: Any, ns: Namespace) -> Any:
+    """Return 1 - sigma^k; the difference itself would lose three digits in float32 in the first steps."""
+    return -ns.expm1(k * log(sigma, ns))
 
 
 def log(sigma: Scalar, ns: Namespace) -> Scalar:

@@ -65,7 +65,7 @@ class Elementwise(keras.optimizers.Optimizer):
                     "(expected a real floating-point dtype)"
                 )
         super().build(variables)
-        names = self.algorithm.state_type._fields  # type: ignore[attr-defined]
+        names = self.algorithm.state_type._fields
         self._slots = {name: [self._slot(v, name) for v in variables] for name in names if name != "step"}
         self._compensations = [
             self._slot(v, "compensation", str(keras.backend.standardize_dtype(v.dtype)))
@@ -169,7 +169,7 @@ class Elementwise(keras.optimizers.Optimizer):
 
         from inna_keras import _torch
 
-        if _torch.is_compiling() or in_stateless_scope():
+        if torch.compiler.is_compiling() or in_stateless_scope():
             return grads, variables  # a compiler fuses the plain updates itself
         batches: dict[Any, list[tuple[Any, ...]]] = {}
         others: list[tuple[Any, Any]] = []
@@ -211,7 +211,7 @@ class Elementwise(keras.optimizers.Optimizer):
             return ops.cast(ops.convert_to_tensor(x), dtype)
 
         theta, state = wide(variable), {name: wide(slot) for name, slot in slots.items()}
-        if "step" in self.algorithm.state_type._fields:  # type: ignore[attr-defined]
+        if "step" in self.algorithm.state_type._fields:
             state["step"] = wide(self.iterations)
         update = partial(
             update_with_decay,
@@ -261,6 +261,8 @@ def hyperparameter(name: str) -> property:
         changed = without_rivals(optimizer.algorithm, {name: value})
         algorithm: Any = replace(optimizer.algorithm, **changed)  # type: ignore[type-var]
         check_storable(hyperparameters(algorithm))
+        if optimizer.published_decay:
+            check_published_decay(algorithm)
         optimizer.algorithm = algorithm
 
     return property(lambda optimizer: getattr(optimizer.algorithm, name), set_to)

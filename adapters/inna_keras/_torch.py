@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from inna_core.weight_decay import check_published_decay
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._tensors import Tensors, same_dense_layout
@@ -28,8 +27,6 @@ def step(
         weight_decay: rate of the decay.
         published: whether the decay acts on the velocity too.
     """
-    if published:
-        check_published_decay(algorithm)
     params, grads, *slots = columns
     names = [name for name in algorithm.state_type._fields if name != "step"]
     batch = Batch(
@@ -56,7 +53,3 @@ def is_plain(theta: Any, grad: Any, slots: list[Any]) -> bool:
         and x.layout == torch.strided
         for x in (theta, grad, *slots)
     )
-
-
-def is_compiling() -> bool:
-    return torch.compiler.is_compiling()

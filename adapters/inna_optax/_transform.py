@@ -56,7 +56,7 @@ class Elementwise:
     @property
     def slots(self) -> list[str]:
         """The fields of the algorithm's state that are like the parameters."""
-        return [name for name in self.algorithm.state_type._fields if name != "step"]  # type: ignore[attr-defined]
+        return [name for name in self.algorithm.state_type._fields if name != "step"]
 
     @property
     def decays(self) -> bool:
@@ -163,7 +163,7 @@ class Elementwise:
         """Return the increment, the next state and the next compensation of one leaf."""
         theta = wide(param)
         scalar_dtype = jnp.finfo(theta.dtype).dtype  # the real one where theta is complex
-        if "step" in self.algorithm.state_type._fields:  # type: ignore[attr-defined]
+        if "step" in self.algorithm.state_type._fields:
             slots = {**slots, "step": step.astype(scalar_dtype)}
         update = partial(
             update_with_decay,

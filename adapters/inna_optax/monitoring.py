@@ -148,7 +148,7 @@ def scalar_dtype(params: Any) -> Any:
 def leaf_states(transform: Elementwise, state: Any, dtype: Any) -> list[Any]:
     """Return the algorithm's state of each leaf."""
     columns = [jax.tree.leaves(getattr(state, name)) for name in transform.slots]
-    kind, counts = transform.algorithm.state_type, "step" in transform.algorithm.state_type._fields  # type: ignore[attr-defined]
+    kind, counts = transform.algorithm.state_type, "step" in transform.algorithm.state_type._fields
     return [
         kind(**dict(zip(transform.slots, row, strict=True)), **({"step": state.step.astype(dtype)} if counts else {}))
         for row in zip(*columns, strict=True)

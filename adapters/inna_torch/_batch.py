@@ -1,8 +1,7 @@
 """What the parameters of a group that are updated alike have in common, gathered and checked before a step."""
 
-import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -12,6 +11,7 @@ import array_api_compat.torch as xp
 import torch
 from torch.optim.optimizer import _get_scalar_dtype
 
+from inna_torch._checks import check_columns, check_params, check_tensors
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._scaled_state import ScaledState
 from inna_torch._tensors import (
@@ -20,13 +20,12 @@ from inna_torch._tensors import (
     WIDER,
     Tensor,
     Tensors,
-    is_expanded,
     local_shard,
     same_dense_layout,
     state_dtype,
 )
 
-LAYOUT, SHAPE, DTYPE, DEVICE, IS_CPU = map(attrgetter, ("layout", "shape", "dtype", "device", "is_cpu"))
+LAYOUT, DTYPE, DEVICE = map(attrgetter, ("layout", "dtype", "device"))
 KERNEL_DTYPES = (torch.float32, torch.float64)
 KIND = attrgetter("shape", "dtype", "device")
 KIND_ON_CPU = attrgetter("shape", "dtype", "is_cpu")
@@ -78,7 +77,7 @@ class Batch:
     def count_step(self) -> None:
         """Add one to the counters of steps, and drop compensations that are out of use."""
         if "compensation" not in self.slots:
-            for entries in held_entries(self.states):
+            for entries in map(entries_of, self.states):
                 entries.pop("compensation", None)
         if self.step is not None and self.counters:
             # to add 1 to each takes four times as long
@@ -88,20 +87,15 @@ class Batch:
             TORCH._foreach_add_(self.counters, 1.0)
 
 
-def held_entries(states: Iterable[Any]) -> list[dict[str, Any]]:
-    """Return the states of parameters as they are held, whatever the scale of the velocity."""
-    return [state.entries if type(state) is ScaledState else state for state in states]
+def entries_of(state: Any) -> dict[str, Any]:
+    """Return a parameter's state as it is held, whatever the scale of the velocity."""
+    return state.entries if type(state) is ScaledState else state
 
 
 def slot_names(hyper: Hyperparameters, dtype: torch.dtype) -> list[str]:
     """Return the entries of a state that hold a tensor like the parameter."""
-    return cached_slot_names(type(hyper.algorithm), hyper.kahan_sum, dtype)
-
-
-@functools.cache
-def cached_slot_names(algorithm: Any, kahan_sum: bool | None, dtype: torch.dtype) -> list[str]:
-    names = [name for name in algorithm.state_type._fields if name != "step"]
-    compensated = dtype in WIDER if kahan_sum is None else kahan_sum
+    names = [name for name in hyper.algorithm.state_type._fields if name != "step"]
+    compensated = dtype in WIDER if hyper.kahan_sum is None else hyper.kahan_sum
     return [*names, "compensation"] if compensated else names
 
 
@@ -122,7 +116,7 @@ def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hype
     """Return the batches of parameters of one dtype."""
     dtype = owners[0].dtype
     names = slot_names(hyper, dtype)
-    held = held_entries(states)
+    held = list(map(entries_of, states))
     try:
         slots = [[entries[name] for entries in held] for name in names]
     except KeyError:
@@ -197,15 +191,25 @@ def split(
     batches = []
     rows = [states, steps, counters or [None] * len(owners), native, dense, *columns]
     for members, own_steps, own_counters, own_native, own_dense, params, grads, *slots in partition(keys, rows):
-        named, own_counters = dict(zip(names, slots, strict=True)), own_counters if counters else []
-        facts = own_steps[0], own_counters, dtype, params[0].device, own_native[0], own_dense[0]
-        batches.append(Batch(params, grads, named, members, *facts))
+        batch = Batch(
+            params,
+            grads,
+            dict(zip(names, slots, strict=True)),
+            members,
+            step=own_steps[0],
+            counters=own_counters if counters else [],
+            dtype=dtype,
+            device=params[0].device,
+            native=own_native[0],
+            dense=own_dense[0],
+        )
+        batches.append(batch)
     return batches
 
 
 def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
     """Make the entries that a parameter's state lacks, as before the first step."""
-    (held,), algorithm = held_entries([state]), hyper.algorithm
+    held, algorithm = entries_of(state), hyper.algorithm
     fields = algorithm.state_type._fields
     missing = [name for name in fields if name not in held]
     if missing and len(missing) < len(fields):
@@ -244,59 +248,3 @@ def placed_like(grad: Any, p: Any) -> Any:
     if hasattr(p, "placements") and hasattr(grad, "placements") and grad.placements != p.placements:
         return grad.redistribute(placements=p.placements)
     return grad
-
-
-def check_tensors(names: list[str], columns: list[list[Any]]) -> None:
-    for name, column in zip(names, columns, strict=True):
-        for x in column:
-            if not isinstance(x, Tensor):
-                raise TypeError(f"Invalid state: {name} is {x!r} (expected a tensor)")
-
-
-def check_params(params: Tensors, hyper: Hyperparameters) -> None:
-    if hyper.capturable and any(map(IS_CPU, params)):
-        raise RuntimeError("Invalid capturable: True (expected False for parameters on cpu)")
-    if hyper.differentiable and any(p.requires_grad and p.is_leaf for p in params):
-        raise RuntimeError(
-            "Invalid params: a leaf that requires gradients (expected tensors computed from others, such as p.clone(), "
-            "where differentiable is True)"
-        )
-    check_writable("params", params)
-
-
-def check_writable(name: str, tensors: Tensors) -> None:
-    for x in tensors:
-        if is_expanded(x):
-            raise RuntimeError(
-                f"Invalid {name}: an expanded tensor of shape {tuple(x.shape)} and strides {x.stride()} (expected one "
-                "whose elements do not share memory, such as x.clone())"
-            )
-
-
-def check_columns(columns: list[Tensors], names: list[str]) -> None:
-    """Refuse gradients and slots that do not fit their parameters, all of one dtype."""
-    params, grads, *slots = columns
-    for layout in set(map(LAYOUT, grads)) - {torch.strided}:
-        raise RuntimeError(
-            f"Invalid grad: layout {layout} (expected torch.strided: sparse gradients are not supported)"
-        )
-    shapes, dtype = list(map(SHAPE, params)), params[0].dtype
-    for name, column in zip(("grad", *names), columns[1:], strict=True):
-        if list(map(SHAPE, column)) != shapes or list(map(DEVICE, column)) != list(map(DEVICE, params)):
-            x, p = next(
-                (x, p) for x, p in zip(column, params, strict=True) if x.shape != p.shape or x.device != p.device
-            )
-            argument, what = ("grad", "") if name == "grad" else ("state", f"{name} of ")
-            raise ValueError(
-                f"Invalid {argument}: {what}shape {tuple(x.shape)} on {x.device} (expected {tuple(p.shape)} on "
-                f"{p.device}, as the parameter)"
-            )
-    for found in set(map(DTYPE, grads)):
-        if found.is_complex != dtype.is_complex or not (found.is_complex or found.is_floating_point):
-            kind = "complex" if dtype.is_complex else "real floating-point"
-            raise TypeError(f"Invalid grad: dtype {found} (expected a {kind} dtype, as the parameter's)")
-    for name, column in zip(names, slots, strict=True):
-        expected = dtype if name == "compensation" else state_dtype(dtype)
-        for found in set(map(DTYPE, column)) - {expected}:
-            raise TypeError(f"Invalid state: {name} of dtype {found} (expected {expected} beside a {dtype} parameter)")
-        check_writable(f"state: {name}", column)

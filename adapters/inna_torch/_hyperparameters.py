@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from operator import itemgetter
 from typing import Any
 
@@ -12,18 +12,6 @@ from inna_core._validation import checked_number
 from inna_core.algorithm import Algorithm
 from inna_core.coefficients import Coefficients, given
 from inna_core.weight_decay import check_published_decay
-
-FLAGS: dict[str, bool | None] = {
-    "published_decay": False,
-    "maximize": False,
-    "kahan_sum": None,
-    "foreach": None,
-    "fused": None,
-    "compiled": False,
-    "capturable": False,
-    "differentiable": False,
-}
-"""The flags of a param group and their defaults; None leaves a choice to the optimizer."""
 
 EXCLUSIVE = (
     ("fused", "foreach"),
@@ -68,23 +56,21 @@ class Hyperparameters:
         return {"weight_decay": self.weight_decay, **given(self.algorithm, self.lr)}
 
 
+FLAGS: dict[str, Any] = {field.name: field.default for field in fields(Hyperparameters)[4:]}
+"""The flags of a param group and their defaults; None leaves a choice to the optimizer."""
+
+
 def entry_names(algorithm: Any) -> tuple[str, ...]:
     return ("lr", "weight_decay", *algorithm.__match_args__, *FLAGS)
 
 
-def default_entries(algorithm: Any, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a param group, by default where they are not known."""
-    numbers = {name: getattr(algorithm, name) for name in algorithm.__match_args__}
-    rates = {"lr": algorithm.default_lr, "weight_decay": algorithm.default_weight_decay}
-    return completed(algorithm, {**numbers, **rates, **FLAGS, **known})
-
-
 def completed(algorithm: Any, entries: dict[str, Any]) -> dict[str, Any]:
-    """Return valid entries of a param group, with the numbers for which None stands.
+    """Return valid entries of a param group, with the numbers and flags for which None, or nothing, stands.
 
     Raises:
         TypeError, ValueError: as `hyperparameters`.
     """
+    entries = {**dict.fromkeys(entry_names(algorithm)), **FLAGS, **entries}
     found = hyperparameters(algorithm, entries).algorithm
     return {**entries, **{name: getattr(found, name) for name in algorithm.__match_args__ if entries[name] is None}}
 

@@ -12,18 +12,10 @@ from torch.optim.optimizer import _get_scalar_dtype, _use_grad_for_differentiabl
 
 from inna_core.algorithm import Algorithm
 from inna_core.coefficients import without_rivals
-from inna_torch._batch import gather, held_entries, slot_names
-from inna_torch._hyperparameters import (
-    FLAGS,
-    Hyperparameters,
-    completed,
-    default_entries,
-    entry_names,
-    hyperparameters,
-    validate,
-)
+from inna_torch._batch import entries_of, gather, slot_names
+from inna_torch._hyperparameters import FLAGS, completed, entry_names, hyperparameters, validate
 from inna_torch._scaled_state import ScaledState
-from inna_torch._tensors import TORCH, WIDER, Tensor, is_expanded, state_dtype
+from inna_torch._tensors import TORCH, WIDER, Tensor, state_dtype
 from inna_torch.paths import fused_sgd, select, single
 
 DTYPES = (*WIDER, torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -42,22 +34,16 @@ class Elementwise(Optimizer):
     """
 
     algorithm: ClassVar[type[Algorithm]]
-    state_type: ClassVar[Callable[..., MutableMapping[str, Any]]] = dict
+    mapping_type: ClassVar[Callable[..., MutableMapping[str, Any]]] = dict
     """Of a parameter's state: `ScaledState` where the fused SGD kernel keeps the velocity."""
 
     _warned: set[str]
 
     def __init__(self, params: Any, **defaults: Any) -> None:
-        entries = default_entries(self.algorithm, defaults)
+        entries = completed(self.algorithm, defaults)
         # schedulers take a momentum among the defaults for one that they may cycle
         super().__init__(params, {name: value for name, value in entries.items() if value is not None or name in FLAGS})
-        self.state = defaultdict(self.state_type)
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """Set the attributes that are not pickled or loaded."""
-        # GradScaler then leaves unscaling and skipping to the step, as with torch's own fused optimizers
-        self._step_supports_amp_scaling = self.defaults["fused"] is True
+        self.state = defaultdict(self.mapping_type)
         self._warned = set()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -73,15 +59,13 @@ class Elementwise(Optimizer):
             RuntimeError: if ``fused`` is True on a device that has no such kernel.
         """
         if isinstance(param_group, dict):
-            unset = dict.fromkeys(entry_names(self.algorithm))
-            entries = {**unset, **self.defaults, **without_rivals(self.algorithm, param_group)}
-            entries = completed(self.algorithm, entries)
-            hyper = hyperparameters(self.algorithm, entries)
+            own = without_rivals(self.algorithm, param_group)
+            entries = completed(self.algorithm, {**self.defaults, **own})
             params = param_group["params"]
             if not isinstance(params, Tensor | set):  # torch itself refuses sets
                 params = param_group["params"] = list(params)  # a generator can be read once only
             params = [params] if isinstance(params, Tensor) else params
-            check_parameters([p[1] if isinstance(p, tuple) else p for p in params], hyper)
+            check_parameters([p[1] if isinstance(p, tuple) else p for p in params], entries["fused"])
             param_group.update({name: value for name, value in entries.items() if name != "params"})
         super().add_param_group(param_group)
 
@@ -105,13 +89,12 @@ class Elementwise(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        compiling = torch.compiler.is_compiling()
-        if compiling and getattr(self, "found_inf", None) is None:
+        if torch.compiler.is_compiling():
             for group in self.param_groups:
                 self._traced_step(group)
-        elif not compiling and get_eval_frame_callback() is None:
+        elif get_eval_frame_callback() is None:
             self._step()
-        else:  # GradScaler's flags need control flow, and after a graph break Dynamo would compile the callees
+        else:  # after a graph break Dynamo would compile the callees
             TORCH.compiler.disable(self._step)()
         return loss
 
@@ -128,12 +111,6 @@ class Elementwise(Optimizer):
                     # torch's own, under its newer or older name
                     check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
                     (check_capture or self._cuda_graph_capture_health_check)()
-        if getattr(self, "found_inf", None) is not None and bool(self.found_inf):  # type: ignore[attr-defined]
-            return
-        if getattr(self, "grad_scale", None) is not None:
-            inverse = 1.0 / float(self.grad_scale)  # type: ignore[attr-defined]
-            for batch, _ in steps:
-                batch.grads[:] = [g * inverse if is_expanded(g) else g.mul_(inverse) for g in batch.grads]
         for batch, plan in steps:
             plan()
             batch.count_step()
@@ -141,7 +118,7 @@ class Elementwise(Optimizer):
     # What torch.compile traces
 
     def _traced_step(self, group: dict[str, Any]) -> None:
-        fields = self.algorithm.state_type._fields  # type: ignore[attr-defined]
+        fields = self.algorithm.state_type._fields
         columns: list[list[Tensor]] = [[] for _ in range(3 + len(fields))]
         self._init_group(group, *columns)
         # Dynamo shows `capturable=True`, which may contradict other flags; a tensor's value is not to be read
@@ -172,8 +149,8 @@ class Elementwise(Optimizer):
             if p.grad is not None:
                 # torch.compile supports plain dicts only; a velocity that was read is the true one
                 state = dict(self.state[p])
-                (self.state[p],) = held_entries([self.state[p]])
-                fields = self.algorithm.state_type._fields  # type: ignore[attr-defined]
+                self.state[p] = entries_of(self.state[p])
+                fields = self.algorithm.state_type._fields
                 compensated = "compensation" in slot_names(hyper, p.dtype)
                 row = [p, p.grad, *(state[name] for name in fields), state["compensation"] if compensated else p]
                 for column, x in zip(columns, row, strict=True):
@@ -190,9 +167,7 @@ class Elementwise(Optimizer):
         """
 
         def as_dicts(_: Any, packed: dict[str, Any]) -> None:
-            packed["state"] = {
-                key: dict(state) if isinstance(state, ScaledState) else state for key, state in packed["state"].items()
-            }
+            packed["state"] = {k: dict(x) if type(x) is ScaledState else x for k, x in packed["state"].items()}
 
         # before the hooks of others
         handle = self.register_state_dict_post_hook(as_dicts, prepend=True)
@@ -220,8 +195,8 @@ class Elementwise(Optimizer):
             own = ((p, group["capturable"]) for group in self.param_groups for p in group["params"])
             for key, (p, capturable) in zip(saved, own, strict=True):
                 original = loaded["state"].get(key, {})
-                held = held_entries([self.state[p]])[0] if key in loaded["state"] else {}
-                for name in self.algorithm.state_type._fields:  # type: ignore[attr-defined]
+                held = entries_of(self.state[p]) if key in loaded["state"] else {}
+                for name in self.algorithm.state_type._fields:
                     if name in original:
                         value = original[name] if isinstance(original[name], Tensor) else held[name]
                         held[name] = restored(name, value, p, capturable)
@@ -243,17 +218,16 @@ class Elementwise(Optimizer):
         defaults = {**FLAGS, **state.get("defaults", getattr(self, "defaults", {}))}
         for group in state["param_groups"]:
             # defaults for flags that the saved groups lack must not contradict their other flags
-            unset = dict.fromkeys(entry_names(self.algorithm))
-            for name, value in {**unset, **defaults, **FLAGS, **without_rivals(self.algorithm, group)}.items():
-                group.setdefault(name, value)
-            hyperparameters(self.algorithm, group)
-        for held in state["state"].values() if "step" in self.algorithm.state_type._fields else ():  # type: ignore[attr-defined]
+            known = completed(self.algorithm, {**defaults, **FLAGS, **without_rivals(self.algorithm, group)})
+            group.update({**known, **group})
+        for held in state["state"].values() if "step" in self.algorithm.state_type._fields else ():
             if isinstance(held, dict) and isinstance(held.get("step"), int | float):  # as in old checkpoints
                 held["step"] = torch.tensor(float(held["step"]), dtype=_get_scalar_dtype(), device="cpu")
-        own = {key: self.state_type(held) if isinstance(key, Tensor) else held for key, held in state["state"].items()}
-        super().__setstate__({**state, "state": defaultdict(self.state_type, own)})
-        self.defaults = defaults
-        self._prepare()
+        own = {
+            key: self.mapping_type(held) if isinstance(key, Tensor) else held for key, held in state["state"].items()
+        }
+        super().__setstate__({**state, "state": defaultdict(self.mapping_type, own)})
+        self.defaults, self._warned = defaults, set()
 
 
 def restored(name: str, value: Any, p: Tensor, capturable: bool) -> Any:
@@ -266,7 +240,7 @@ def restored(name: str, value: Any, p: Tensor, capturable: bool) -> Any:
     return value.to(device=p.device if capturable else "cpu", dtype=dtype, copy=True)
 
 
-def check_parameters(params: list[Any], hyper: Hyperparameters) -> None:
+def check_parameters(params: list[Any], fused: bool | None) -> None:
     """Refuse parameters that no step could update."""
     positions: dict[int, int] = {}
     for i, p in enumerate(params):
@@ -276,7 +250,7 @@ def check_parameters(params: list[Any], hyper: Hyperparameters) -> None:
             raise TypeError(
                 f"Invalid params: a tensor of dtype {p.dtype} (expected a real or complex floating-point dtype)"
             )
-        if hyper.fused and p.device.type not in fused_sgd.DEVICES:
+        if fused and p.device.type not in fused_sgd.DEVICES:
             raise RuntimeError(
                 f"Invalid fused: True (expected False or None for parameters on {p.device}; torch has the kernels on "
                 f"{', '.join(fused_sgd.DEVICES)})"

@@ -86,7 +86,7 @@ class INNA(Elementwise):
     """
 
     algorithm = inna_core.INNA
-    state_type = ScaledState
+    mapping_type = ScaledState
 
     def __init__(
         self,

@@ -94,7 +94,7 @@ def load_state(
     fitted = portable.fitted(
         state, portable_state(optimizer, model, parameters, None), layout, hyperparameters=hyperparameters, step=step
     )
-    counts = "step" in optimizer.algorithm.state_type._fields  # type: ignore[attr-defined]
+    counts = "step" in optimizer.algorithm.state_type._fields
     if counts and any(fitted.step_of(name) is None for name in own):
         raise ValueError("Invalid path: no number of steps in it (expected one, or the argument step)")
     with torch.inference_mode(False), torch.no_grad():  # steps outside of it could not write what is made in it
@@ -139,7 +139,7 @@ def load_published_state(optimizer: Elementwise, state_dict: Mapping[str, Any]) 
         tensor([1.])
     """
     check_optimizer(optimizer)
-    fields = optimizer.algorithm.state_type._fields  # type: ignore[attr-defined]
+    fields = optimizer.algorithm.state_type._fields
     expected = {"psi", "step", *({"exp_avg_sq"} if "second_moment" in fields else ())}
     saved, groups = state_dict["state"], state_dict["param_groups"]
     sizes, own_sizes = ([len(group["params"]) for group in x] for x in (groups, optimizer.param_groups))

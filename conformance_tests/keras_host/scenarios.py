@@ -577,6 +577,16 @@ def nesterov_steps(nesterov: bool) -> list[list[np.ndarray]]:
     return ends
 
 
+def momentum_beside_published_decay(name: str) -> tuple[str, Any, Any]:
+    """What is raised where momentum is set, and what the optimizer has then."""
+    optimizer = getattr(inna_keras, name)(0.1, published_decay=True)
+    try:
+        optimizer.momentum = 0.9
+    except ValueError as error:
+        return str(error), optimizer.momentum, optimizer.alpha
+    return "", optimizer.momentum, optimizer.alpha
+
+
 def momentum_in_config(name: str) -> list[Any]:
     """Alpha, beta, momentum and lead: of a copy by configuration, after alpha is set, and after momentum is."""
 

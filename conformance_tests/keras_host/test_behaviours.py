@@ -364,3 +364,11 @@ def test_momentum_and_lead_are_configured_and_set(call: Any, name: str) -> None:
     assert with_alpha[1] > 0
     assert with_alpha[2:] == (None, None)
     assert with_momentum == (None, None, 0.7, None)
+
+
+@each_damped_optimizer
+def test_momentum_is_refused_beside_published_decay_and_nothing_changes(call: Any, name: str) -> None:
+    message, momentum, alpha = call("momentum_beside_published_decay", name)
+    assert message.startswith("Invalid published_decay: True")
+    assert momentum is None
+    assert alpha > 0

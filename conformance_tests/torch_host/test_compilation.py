@@ -113,12 +113,18 @@ def test_a_fast_path_goes_on_where_a_compiled_one_stopped() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.parametrize("lr_in_tensor", [True, False])
 @EACH
-def test_a_captured_step_is_replayed(optimizer: Any) -> None:
-    """A CUDA graph of a capturable step makes the steps that follow, also with other gradients and step sizes."""
+def test_a_captured_step_is_replayed(optimizer: Any, lr_in_tensor: bool, momentum: float | None) -> None:
+    """A CUDA graph of a capturable step makes the steps that follow, also with other gradients and step sizes.
+
+    Reads of the state in between change nothing.
+    """
     ours, plain = ([p.detach().cuda().requires_grad_() for p in parameters(torch.float32)] for _ in range(2))
     lr = torch.tensor(0.05, device="cuda")
-    a, b = optimizer(ours, lr=lr, capturable=True), optimizer(plain, lr=0.05)
+    a = optimizer(ours, lr=lr if lr_in_tensor else 0.05, momentum=momentum, capturable=True)
+    b = optimizer(plain, lr=0.05, momentum=momentum)
 
     def give_gradients(k: int) -> None:
         for i, (p, q) in enumerate(zip(ours, plain, strict=True)):
@@ -138,8 +144,10 @@ def test_a_captured_step_is_replayed(optimizer: Any) -> None:
     with torch.cuda.graph(graph):  # records, and changes nothing
         a.step()
     for k in range(2, 6):
-        lr.fill_(0.05 / k)
-        b.param_groups[0]["lr"] = 0.05 / k
+        if lr_in_tensor:
+            lr.fill_(0.05 / k)
+            b.param_groups[0]["lr"] = 0.05 / k
+        a.state_dict()
         give_gradients(k)
         graph.replay()
         b.step()

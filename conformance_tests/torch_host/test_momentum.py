@@ -170,3 +170,21 @@ def test_derivatives_pass_a_step_at_lr_zero(optimizer: Any) -> None:
 def test_betas_beside_sigma_are_refused() -> None:
     with pytest.raises(ValueError, match="Invalid betas: "):
         inna_torch.INNAprop(parameters(), betas=(0.9, 0.99), sigma=0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("lead", [1.0000001, 1.9, 3.0])
+def test_tiny_step_sizes_do_not_overflow_the_scaled_velocity(lead: float, dtype: Any) -> None:
+    """The default path against the single one, which scales nothing."""
+    lrs = [0.1, 0.1, 1e-30, 1e-80, 1e-300, 0.0, 1e-300, 0.1]
+    ends = []
+    for foreach in (None, False):
+        params = parameters(dtype)
+        optimizer = inna_torch.INNA(params, lr=0.1, momentum=0.9, lead=lead, foreach=foreach)
+        for k, lr in enumerate(lrs):
+            optimizer.param_groups[0]["lr"] = lr
+            set_gradients(params, k)
+            optimizer.step()
+        ends.append([p.detach() for p in params])
+    for p, q in zip(*ends, strict=True):
+        torch.testing.assert_close(p, q)

@@ -1,6 +1,7 @@
 """Which path a step takes: where it is accurate, pays, and is asked for."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -19,13 +20,17 @@ from conformance_tests.torch_host.rows import (  # noqa: E402
     set_gradients,
 )
 from inna_torch import _tensors  # noqa: E402
+from inna_torch._batch import gather  # noqa: E402
+from inna_torch._hyperparameters import hyperparameters  # noqa: E402
 from inna_torch.paths import compiled as compiled_path  # noqa: E402
+from inna_torch.paths import fused_sgd  # noqa: E402
 
 TAKES_KERNEL: dict[str, tuple[dict[str, Any], bool]] = {
     "default": ({}, True),
     "asked for": ({"fused": True}, True),
     "foreach": ({"foreach": True}, False),
     "neither": ({"foreach": False}, False),
+    "lr tiny": ({"lr": 1e-80, "momentum": 0.9}, False),
     "fused off": ({"fused": False}, False),
     "lr below beta": ({"lr": 0.03}, True),
     "lr is beta": ({"lr": 0.1}, True),
@@ -86,6 +91,26 @@ def test_kernels_maximize_as_the_single_path_does(optimizer: Any, maximize: bool
         a.step()  # a fallback would warn, and that is an error
         b.step()
         assert difference(ours, plain) < 2e-6
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_scaled_velocity_is_kept_from_captured_graphs(capturable: bool) -> None:
+    """A replayed graph repeats the call with the scale of the step that was captured."""
+    params = parameters(torch.float32)
+    optimizer = inna_torch.INNA(params, lr=0.05)
+    set_gradients(params, 0)
+    hyper = hyperparameters(optimizer.algorithm, optimizer.param_groups[0])
+    (batch,) = gather(params, optimizer.state, hyper)
+    step = fused_sgd.plan(batch, replace(hyper, capturable=capturable))
+    assert (step is None) is capturable
+
+
+def test_fused_without_foreach_falls_back_to_the_single_path() -> None:
+    params = parameters(torch.float32)
+    optimizer = inna_torch.INNA(params, lr=0.5, fused=True, foreach=False)
+    set_gradients(params, 1)
+    with pytest.warns(UserWarning, match="fused=True, but the single path is taken"):
+        optimizer.step()
 
 
 def test_fused_warns_once_where_another_path_is_taken() -> None:

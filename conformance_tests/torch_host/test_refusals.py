@@ -141,39 +141,6 @@ def test_a_differentiable_step_refuses_leaves_before_it_changes_others(optimizer
 
 
 @EACH
-def test_gradients_are_not_unscaled_by_a_step_that_raises(optimizer: Any) -> None:
-    params = parameters(torch.float32)
-    instance = optimizer([{"params": params[:2]}, {"params": params[2:]}], fused=True)
-    set_gradients(params, 0)
-    kept = [p.grad.clone() for p in params]
-    params[3].grad = params[3].grad.to_sparse()
-    instance.grad_scale, instance.found_inf = torch.tensor(8.0), torch.tensor(0.0)
-    with pytest.raises(RuntimeError, match="sparse"):
-        instance.step()
-    assert all(torch.equal(p.grad, g) for i, (p, g) in enumerate(zip(params, kept, strict=True)) if i != 3)
-
-
-@EACH
-def test_expanded_gradients_are_unscaled(optimizer: Any) -> None:
-    """As with torch's own fused SGD; every parameter sees its gradient divided once by the scale."""
-    ours, plain = parameters(torch.float32), parameters(torch.float32)
-    a, b = optimizer(ours, lr=0.01, fused=True), optimizer(plain, lr=0.01, foreach=False)
-    a.grad_scale, a.found_inf = torch.tensor(8.0), torch.tensor(0.0)
-    set_gradients(ours, 0)
-    set_gradients(plain, 0)
-    ours[3].grad = torch.tensor(4.0).expand(ours[3].shape)
-    plain[3].grad = torch.full(plain[3].shape, 4.0)
-    for p in plain:
-        p.grad /= 8.0
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fused=True, but")
-        a.step()
-    b.step()
-    for p, q in zip(ours, plain, strict=True):
-        torch.testing.assert_close(p, q)
-
-
-@EACH
 def test_a_parameter_given_twice_is_refused_by_position(optimizer: Any) -> None:
     """A step would update it twice; torch's own optimizers warn."""
     a, b = parameters(torch.float32, ((2,), (3,)))

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from inna_core._validation import checked_count
+
 FRAMEWORKS = ("torch", "optax", "keras", "arrays")
 """Whose names and layouts a state may have."""
 
@@ -51,7 +53,7 @@ class PortableState:
         if not isinstance(self.algorithm, str) or not self.algorithm:
             raise TypeError(f"Invalid algorithm: {self.algorithm!r} (expected the name of a class in inna_core)")
         if self.step is not None:
-            check_count("step", self.step)
+            checked_count("step", self.step, 0)
         for name, slots in self.slots.items():
             check_slots(name, slots)
         if self.parameters and set(self.parameters) != set(self.slots):
@@ -65,7 +67,7 @@ class PortableState:
                 )
         for name, count in self.steps.items():
             check_known("steps", name, self.slots)
-            check_count(f"steps[{name!r}]", count)
+            checked_count(f"steps[{name!r}]", count, 0)
         for name, numbers in self.hyperparameters.items():
             check_known("hyperparameters", name, self.slots)
             for key, value in numbers.items():
@@ -114,13 +116,6 @@ def check_array(name: str, array: Any) -> None:
         raise TypeError(f"Invalid {name}: {type(array).__name__} (expected a NumPy array)")
     if array.dtype.name not in DTYPES:
         raise TypeError(f"Invalid {name}: dtype {array.dtype} (expected one of {', '.join(DTYPES)})")
-
-
-def check_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"Invalid {name}: {value!r} (expected an int >= 0)")
-    if value < 0:
-        raise ValueError(f"Invalid {name}: {value!r} (expected an int >= 0)")
 
 
 def check_known(what: str, name: Any, slots: Mapping[str, Any]) -> None:

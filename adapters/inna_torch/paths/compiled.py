@@ -13,7 +13,7 @@ from inna_core.coefficients import Coefficients
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._tensors import Tensor, state_dtype, update_in_blocks
-from inna_torch.paths.single import THETA, next_values, rounded_by_bits
+from inna_torch.paths.single import next_values, rounded_by_bits
 
 TRACED_NUMEL = 2**20
 """Elements of the tensors that are traced: inductor lets a CPU's threads share loops that it expects to be long."""
@@ -80,8 +80,8 @@ def compiled_update(
         kind = with_coefficients(algorithm, Coefficients(*values[-by:])) if by else algorithm
         hyper = Hyperparameters(kind(), 0.0, 0.0, published_decay=published, maximize=maximize)
         state = {**dict(zip(slot_names, slots, strict=True)), "step": k}
-        new = next_values(hyper, own, p, g, state, rounded_by_bits)
-        p.copy_(new[THETA])
+        theta, new = next_values(hyper, own, p, g, state, rounded_by_bits)
+        p.copy_(theta)
         for name, slot in zip(slot_names, slots, strict=True):
             slot.copy_(new[name])
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import inna_core
+from inna_core.innaprop import bias_correction
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._tensors import ACCELERATOR_BLOCK_NUMEL, CACHE_BLOCK_NUMEL, TORCH, WIDER, Tensors, blocks
@@ -33,7 +34,7 @@ def innaprop(hyper: Hyperparameters, step: float, theta: Tensors, g: Tensors, v:
     TORCH._foreach_mul_(s, sigma)
     TORCH._foreach_addcmul_(s, g, g, value=1 - sigma)
     # q = g / (sqrt(s / b) + eps) = root g / (sqrt(s) + eps root), with b = 1 - sigma^(k+1) and root = sqrt(b)
-    root = math.sqrt(-math.expm1((step + 1) * math.log(sigma))) if sigma else 1.0
+    root = math.sqrt(bias_correction(sigma, step + 1, math))
     denominators = TORCH._foreach_sqrt(s)
     TORCH._foreach_add_(denominators, eps * root)
     TORCH._foreach_add_(theta, v, alpha=gamma)

@@ -20,13 +20,6 @@ s = 1 / |r (beta - gamma)| stays what it is. At gamma = beta the step needs no l
 At r = 0 the velocity forgets v, from which theta' cannot then be made. Where the buffer must hold v itself, the kernel
 makes a step from theta - (gamma (beta - gamma) / r) g without look-ahead, with the scale s = s' = 1 of gamma = beta.
 
-| symbol | meaning                                          | name in code         |
-|--------|--------------------------------------------------|----------------------|
-| m, d   | the kernel's momentum and dampening              | ``momentum`` ...     |
-| L      | its learning rate; negative here                 | ``lr``               |
-| e      | -1: the kernel maximizes                         | ``maximize``         |
-| s, s'  | scale of its buffer before and after the step    | ``scale, new_scale`` |
-
 Two things limit the accuracy, and there is no step beyond them. The kernel makes theta' from v', so the rounding of c g
 reaches theta multiplied by gamma / |r|: that, and L, may be at most `MAX_AMPLIFICATION` times gamma beta, which the
 gradient is multiplied by anyway. And its argument is d, not 1 - d, in double (on CUDA, single) precision: c s' must be
@@ -39,8 +32,7 @@ momentum in deep learning. ICML 2013. The identity is elementary algebra on the 
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from operator import attrgetter
+from typing import Any, NamedTuple
 
 import torch
 
@@ -53,28 +45,26 @@ MAX_AMPLIFICATION = 2.0
 DEVICES = ("cpu", "cuda", "mps") if hasattr(torch, "_fused_sgd_") else ()
 """Device types for which torch has the kernel."""
 
-SCALE = attrgetter("scale")
 
-
-@dataclass(frozen=True)
-class KernelStep:
-    """Arguments of the kernel for one step of INNA, in the symbols above.
+class KernelStep(NamedTuple):
+    """One step of INNA, in the symbols above.
 
     Attributes:
-        momentum, dampening, lr, nesterov, maximize: as the kernel takes them.
-        scale: s, of the velocity in the buffer before the step.
-        new_scale: s', afterwards.
+        arguments: of the kernel.
+        scale, new_scale: s and s', of the velocity in the buffer before the step and after it.
         gradient: what is first added to the parameter, times the gradient.
     """
 
-    momentum: float
-    dampening: float
-    lr: float
-    nesterov: bool = False
-    maximize: bool = False
-    scale: float = 1.0
-    new_scale: float = 1.0
-    gradient: float = 0.0
+    arguments: dict[str, Any]
+    scale: float
+    new_scale: float
+    gradient: float
+
+
+def arguments(lr: float, **others: float) -> dict[str, Any]:
+    """Return arguments of the kernel: a gradient step, but for the others."""
+    plain = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "maximize": False}
+    return {**plain, "lr": lr, **others, "is_first_step": False}
 
 
 @functools.lru_cache(maxsize=256)
@@ -84,6 +74,7 @@ def kernel_step(
     scaled: bool = True,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    maximize: bool = False,
 ) -> KernelStep | None:
     """Return the kernel's arguments for one step of INNA, or None where it cannot make the step accurately.
 
@@ -93,22 +84,20 @@ def kernel_step(
         scaled: False where the buffer holds the velocity itself.
         dtype: of the tensors.
         device: type of their device.
+        maximize: whether to ascend.
 
     Example:
         >>> theta, v, g = 2.0, 1.0, 0.5
         >>> from inna_core import INNA
         >>> by = INNA(alpha=0.5, beta=0.1).coefficients(0.02)
         >>> step = kernel_step(by, scale=1.0)
-        >>> h = -g if step.maximize else g
-        >>> b = step.momentum * v + (1 - step.dampening) * h
-        >>> round(theta - step.lr * (h + step.momentum * b), 12)  # theta + lr (v - beta g)
+        >>> m, d, lr, maximizes = (step.arguments[name] for name in ("momentum", "dampening", "lr", "maximize"))
+        >>> h = -g if maximizes else g
+        >>> b = m * v + (1 - d) * h
+        >>> round(theta - lr * (h + m * b), 12)  # theta + gamma (v - beta g)
         2.019
-        >>> round(b / step.new_scale, 12)  # (1 - alpha lr) v - lr (1 - alpha beta) g
+        >>> round(b / step.new_scale, 12)  # (1 - alpha gamma) v - gamma (1 - alpha beta) g
         0.9805
-        >>> step = kernel_step(by, scaled=False)
-        >>> b = step.momentum * v + (1 - step.dampening) * g
-        >>> round(theta + step.gradient * g - step.lr * b, 12), round(b, 12)
-        (2.019, 0.9805)
     """
     gamma, beta, alpha_gamma, alpha_beta = by
     on_cpu = device == "cpu"
@@ -117,38 +106,32 @@ def kernel_step(
     if r == 0.0 or max(abs(c), abs(gap)) > MAX_AMPLIFICATION * beta * abs(r):
         return None
     size = abs(r * gap)
-    if not scaled:
-        s_next = 1.0
-        step = KernelStep(momentum=r, dampening=1 + c, lr=-gamma / r, gradient=-gamma * gap / r)
-    elif gap == 0.0:
-        s = s_next = scale or 1 / (abs(c) or 1.0)  # 1 - d is exact with the latter
-        step = KernelStep(momentum=r, dampening=1 + c * s, lr=-gamma / (r * s), scale=s, new_scale=s)
+    if gap == 0.0 or not scaled:
+        s = s_next = (scale or 1 / (abs(c) or 1.0)) if scaled else 1.0  # 1 - d is exact with the second
+        own = arguments(-gamma / (r * s), momentum=r, dampening=1 + c * s, maximize=maximize)
     else:
         e, s = -math.copysign(1.0, r * gap), scale or 1 / size
         s_next = math.sqrt(s / size)
-        step = KernelStep(
-            momentum=r * s_next / s,
-            dampening=1 + e * c * s_next,
-            lr=-gamma * abs(gap / r),
-            nesterov=True,
-            maximize=e < 0,
-            scale=s,
-            new_scale=s_next,
-        )
-    if c != 0.0 and abs(c) * s_next * torch.finfo(dtype).eps < scalar_eps:
+        own = arguments(-gamma * abs(gap / r), momentum=r * s_next / s, dampening=1 + e * c * s_next)
+        own |= {"nesterov": True, "maximize": (e < 0) != maximize}
+    if (c != 0.0 and abs(c) * s_next * torch.finfo(dtype).eps < scalar_eps) or max(s, s_next) > torch.finfo(
+        dtype
+    ).max ** 0.5:
         return None
     # on accelerators the kernel demands a positive momentum, so no alpha * lr of 1 or more
-    return step if on_cpu or step.momentum > 0 else None
+    gradient = 0.0 if own["nesterov"] else -gamma * gap / r
+    step = KernelStep(own, s, s_next, -gradient if maximize else gradient)
+    return step if on_cpu or own["momentum"] > 0 else None
 
 
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
     device = batch.device.type
-    if not (batch.suits_kernels and hyper.on_host and device in DEVICES):
+    if not (batch.suits_kernels and hyper.on_host and device in DEVICES) or (hyper.capturable and batch.scaled):
         return None
     first_scale = batch.states[0].scale if batch.scaled else None
     for scale in (first_scale, None):
-        step = kernel_step(hyper.coefficients, scale, batch.scaled, batch.dtype, device)
+        step = kernel_step(hyper.coefficients, scale, batch.scaled, batch.dtype, device, hyper.maximize)
         if step is not None:
             return functools.partial(run, step, batch, hyper)
     return None
@@ -165,19 +148,13 @@ def run(step: KernelStep, batch: Batch, hyper: Hyperparameters) -> None:
             push = decay * (1 - hyper.coefficients.alpha_beta) / hyper.coefficients.beta
             TORCH._foreach_add_(buffers, params, alpha=-push * step.scale)
         if batch.device.type == "cpu":
-            kernel(params, params, [], lr=decay)  # for small tensors faster there than _foreach_mul_
+            # for small tensors faster there than _foreach_mul_
+            TORCH._fused_sgd_(params, params, [], **arguments(decay))
         else:
             TORCH._foreach_mul_(params, 1 - decay)
     if step.gradient:
-        TORCH._foreach_add_(params, grads, alpha=-step.gradient if hyper.maximize else step.gradient)
-    kernel(
-        *(params, grads, buffers),
-        momentum=step.momentum,
-        lr=step.lr,
-        dampening=step.dampening,
-        nesterov=step.nesterov,
-        maximize=step.maximize != hyper.maximize,
-    )
+        TORCH._foreach_add_(params, grads, alpha=step.gradient)
+    TORCH._fused_sgd_(params, grads, buffers, **step.arguments)
     if step.new_scale != step.scale:
         for state in batch.states:
             state.scale = step.new_scale
@@ -185,7 +162,7 @@ def run(step: KernelStep, batch: Batch, hyper: Hyperparameters) -> None:
 
 def scaled_velocities(batch: Batch, scale: float) -> Tensors:
     """Return the velocities times a scale, which their states then hold."""
-    if set(map(SCALE, batch.states)) == {scale}:
+    if {state.scale for state in batch.states} == {scale}:
         return batch.slots["velocity"]
     buffers = []
     for state, velocity in zip(batch.states, batch.slots["velocity"], strict=True):
@@ -199,31 +176,6 @@ def scaled_velocities(batch: Batch, scale: float) -> Tensors:
         state.scale = scale
         buffers.append(velocity)
     return buffers
-
-
-def kernel(
-    params: Tensors,
-    grads: Tensors,
-    buffers: Tensors,
-    *,
-    lr: float,
-    weight_decay: float = 0.0,
-    momentum: float = 0.0,
-    dampening: float = 0.0,
-    nesterov: bool = False,
-    maximize: bool = False,
-) -> None:
-    """Call torch's SGD kernel; the tensors at the same position are dense and alike in memory."""
-    TORCH._fused_sgd_(
-        *(params, grads, buffers),
-        weight_decay=weight_decay,
-        momentum=momentum,
-        lr=lr,
-        dampening=dampening,
-        nesterov=nesterov,
-        maximize=maximize,
-        is_first_step=False,
-    )
 
 
 def equal_strides(columns: list[Tensors]) -> list[Tensors]:

@@ -51,10 +51,11 @@ def paths(algorithm: type, foreach_flag: bool | None, fused_flag: bool | None, d
     automatic = foreach_flag is None and fused_flag is None
     fused = [FUSED[algorithm]] if algorithm in FUSED and (automatic or fused_flag) else []
     if differentiable:
-        return [compiled, single]
+        return [single]
+    multi_tensor = automatic or foreach_flag or (fused_flag and foreach_flag is None)
     # the SGD kernel makes one pass over memory, as compiled code does
     first, second = (fused, []) if fused == [fused_sgd] else ([], fused)
-    return [*first, compiled, *second, *([foreach] if automatic or foreach_flag or fused_flag else []), single]
+    return [*first, compiled, *second, *([foreach] if multi_tensor else []), single]
 
 
 def warn_not_fused(path: str, warned: set[str]) -> None:

@@ -13,11 +13,9 @@ import torch
 
 from inna_core.compensation import compensated_increment
 from inna_core.weight_decay import update_with_decay
-from inna_torch._batch import Batch, held_entries
+from inna_torch._batch import Batch, entries_of
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._tensors import WIDER, Tensor, Tensors, state_dtype, update_in_blocks
-
-THETA = "theta"
 
 
 def next_values(
@@ -27,8 +25,8 @@ def next_values(
     g: Tensor,
     state: Mapping[str, Tensor],
     rounded: Callable[[Tensor, torch.dtype], Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """Return the next parameter, under the name `THETA`, and the next entries of its state; nothing is changed.
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the next parameter and the next entries of its state but for the step; nothing is changed.
 
     The numbers take the place of those in `hyper`. With a ``compensation`` in the state the sum is compensated;
     `rounded` rounds to a narrow dtype.
@@ -48,11 +46,11 @@ def next_values(
         published=hyper.published_decay,
         xp=xp,
     )
-    new: dict[str, Tensor] = next_state._asdict()
+    new: dict[str, Tensor] = {name: x for name, x in next_state._asdict().items() if name != "step"}
     if compensation is not None:
         to_stored = rounded or (rounded_by_bits if torch.compiler.is_compiling() else rounded_by_cast)
         delta, new["compensation"] = compensated_increment(delta, compensation, theta, lambda x: to_stored(x, p.dtype))
-    return {THETA: theta + delta, **new}
+    return theta + delta, new
 
 
 def rounded_by_cast(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -82,30 +80,25 @@ def rounded_by_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None]:
     """Return the batch's in-place step."""
-    names = list(batch.slots)
     if hyper.differentiable:
         return partial(differentiable_step, batch, hyper)
-    if batch.native and batch.dense and batch.step is not None:
-        k = torch.tensor(batch.step, dtype=torch.float64, device="cpu")
+    k = None if batch.step is None else torch.tensor(batch.step, dtype=torch.float64, device="cpu")
 
-        def update(row: Tensors) -> None:
-            update_in_place(hyper, row[0], row[1], {**dict(zip(names, row[2:], strict=True)), "step": k})
-
-        return lambda: update_in_blocks(update, batch.columns)
+    def update(row: Tensors, step: Tensor | None = k) -> None:
+        update_in_place(hyper, row[0], row[1], {**dict(zip(batch.slots, row[2:], strict=True)), "step": step})
 
     def run() -> None:
-        for held, p, g, *slots in zip(held_entries(batch.states), *batch.columns, strict=True):
-            k = held.get("step") if batch.step is None else torch.tensor(batch.step, dtype=torch.float64, device="cpu")
-            update_in_place(hyper, p, g, {**dict(zip(names, slots, strict=True)), "step": k})
+        for held, *row in zip(map(entries_of, batch.states), *batch.columns, strict=True):
+            update(row, held.get("step") if k is None else k)
 
-    return run
+    in_blocks = batch.native and batch.dense and k is not None
+    return (lambda: update_in_blocks(update, batch.columns)) if in_blocks else run
 
 
 def update_in_place(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
     """Update a parameter and the entries of its state, but for the step."""
-    new = updated(hyper, p, g, state)
-    targets = [p if name == THETA else state[name] for name in new if name != "step"]
-    sources = [x for name, x in new.items() if name != "step"]
+    theta, new = updated(hyper, p, g, state)
+    targets, sources = [p, *(state[name] for name in new)], [theta, *new.values()]
     if torch.compiler.is_compiling():
         # after one multi-tensor copy inductor would compute later values from overwritten ones
         for target, source in zip(targets, sources, strict=True):
@@ -116,12 +109,11 @@ def update_in_place(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[st
 
 def differentiable_step(batch: Batch, hyper: Hyperparameters) -> None:
     """Update parameters in place, and put new tensors into their states, so that autograd may go through both."""
-    for held, p, g, *slots in zip(held_entries(batch.states), *batch.columns, strict=True):
+    for held, p, g, *slots in zip(map(entries_of, batch.states), *batch.columns, strict=True):
         row = dict(zip(batch.slots, slots, strict=True))
         # autograd needs the old parameter after it was overwritten
-        new = updated(hyper, p.clone(), g, {**row, "step": held.get("step")})
-        p.copy_(new.pop(THETA))
-        new.pop("step", None)
+        theta, new = updated(hyper, p.clone(), g, {**row, "step": held.get("step")})
+        p.copy_(theta)
         if "compensation" in new:
             row["compensation"].copy_(new.pop("compensation"))
         for name, x in new.items():
@@ -129,15 +121,13 @@ def differentiable_step(batch: Batch, hyper: Hyperparameters) -> None:
             held[name] = torch.view_as_complex(x) if held[name].is_complex() else x
 
 
-def updated(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[str, Any]) -> dict[str, Tensor]:
-    dtype = state_dtype(p.dtype)
-    numbers = {name: scalar(value, p, dtype) for name, value in hyper.numbers().items()}
+def updated(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    numbers = {name: readable(value, p) for name, value in hyper.numbers().items()}
     return next_values(hyper, numbers, p, g, state)
 
 
-def scalar(value: Any, p: Tensor, dtype: torch.dtype) -> Any:
-    """Return a hyperparameter as the core takes it: a float, or a 0-d tensor of the dtype that p's device can read."""
+def readable(value: Any, p: Tensor) -> Any:
+    """Return a number as the core takes it: a float, or a 0-d tensor of the dtype that p's device can read."""
     if not isinstance(value, Tensor):
         return value
-    value = value.reshape(()).to(dtype)
-    return value if value.device.type == "cpu" else value.to(p.device)
+    return value.to(device=None if value.is_cpu else p.device, dtype=state_dtype(p.dtype))
