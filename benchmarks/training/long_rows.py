@@ -1,4 +1,4 @@
-"""The optimizers of the long runs, with their settings: nothing is tuned but AdamW's lr, within a third."""
+"""The optimizers of the long runs, with their settings: nothing is tuned but AdamW's lr, of which three are run."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -80,6 +80,7 @@ GPT_CARRIED = by_name(
     ),
     published("innaprop-published", (0.1, 0.9), 3e-3, GPT_DECAY, true=False, sigma=0.99),
     published("innaprop-true", (0.1, 0.9), 3e-3, GPT_DECAY, true=True, sigma=0.99),
+    published("innaprop-published-2", (2.0, 2.0), 3e-3, GPT_DECAY, true=False, sigma=0.99),
 )
 
 GPT = {
@@ -98,6 +99,8 @@ SGD = {"lr": 0.05, "momentum": 0.9}
 MNIST = by_name(
     LongRow("adam", "Adam, lr 0.001", torch.optim.Adam, {"lr": 1e-3, "betas": MNIST_BETAS}),
     adamw("adamw", 1e-3, MNIST_BETAS, MNIST_DECAY),
+    adamw("adamw-less", 5e-4, MNIST_BETAS, MNIST_DECAY),
+    adamw("adamw-more", 2e-3, MNIST_BETAS, MNIST_DECAY),
     LongRow("momentum", "SGD, Nesterov, lr 0.05", torch.optim.SGD, {**SGD, "nesterov": True}),
     LongRow("inna-1.9", "INNA, SGD's setting, lead 1.9", inna_torch.INNA, {**SGD, "lead": 1.9}),
     *(innaprop(lead, 1e-3, MNIST_BETAS, MNIST_DECAY) for lead in (1.9, 3.0)),
