@@ -1,5 +1,6 @@
 """The interface between algorithms and hosts."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
 Array = Any
@@ -34,3 +35,14 @@ class Algorithm(Protocol[State]):
     ) -> tuple[Array, State]:
         """Return the increment of the parameter and the next state."""
         ...
+
+
+def slot_names(algorithm: Any) -> list[str]:
+    """Return the fields of an algorithm's state that are like the parameter: all but the number of steps."""
+    return [name for name in algorithm.state_type._fields if name != "step"]
+
+
+def state_of(algorithm: Any, slots: Mapping[str, Array], step: Scalar) -> Any:
+    """Return an algorithm's state, with the number of steps made before if the algorithm counts them."""
+    counts = "step" in algorithm.state_type._fields
+    return algorithm.state_type(**slots, **({"step": step} if counts else {}))

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from inna_core._validation import checked_choice, checked_number, is_narrow, is_real_floating
-from inna_core.algorithm import Algorithm
+from inna_core.algorithm import Algorithm, slot_names, state_of
 from inna_core.coefficients import without_rivals
 from inna_core.compensation import compensated_increment
 from inna_core.evaluation_order import update_state_after_params
@@ -65,8 +65,7 @@ class Elementwise(keras.optimizers.Optimizer):
                     "(expected a real floating-point dtype)"
                 )
         super().build(variables)
-        names = self.algorithm.state_type._fields
-        self._slots = {name: [self._slot(v, name) for v in variables] for name in names if name != "step"}
+        self._slots = {name: [self._slot(v, name) for v in variables] for name in slot_names(self.algorithm)}
         self._compensations = [
             self._slot(v, "compensation", str(keras.backend.standardize_dtype(v.dtype)))
             if self._needs_compensation(v)
@@ -210,9 +209,7 @@ class Elementwise(keras.optimizers.Optimizer):
         def wide(x: Any) -> Any:
             return ops.cast(ops.convert_to_tensor(x), dtype)
 
-        theta, state = wide(variable), {name: wide(slot) for name, slot in slots.items()}
-        if "step" in self.algorithm.state_type._fields:
-            state["step"] = wide(self.iterations)
+        theta, own = wide(variable), {name: wide(slot) for name, slot in slots.items()}
         update = partial(
             update_with_decay,
             self.algorithm,
@@ -222,7 +219,7 @@ class Elementwise(keras.optimizers.Optimizer):
             published=self.published_decay,
             xp=ops,
         )
-        arguments = wide(gradient), self.algorithm.state_type(**state)
+        arguments = wide(gradient), state_of(self.algorithm, own, wide(self.iterations))
         # published decay and compensation compute the new state from the old variable, which must be kept anyway
         if compensation is None and not self.published_decay and traced_for_one_cpu(theta):
             delta, new_state = update_state_after_params(update, *arguments, theta, ops)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from inna_core.algorithm import slot_names
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._tensors import Tensors, same_dense_layout
@@ -28,11 +29,10 @@ def step(
         published: whether the decay acts on the velocity too.
     """
     params, grads, *slots = columns
-    names = [name for name in algorithm.state_type._fields if name != "step"]
     batch = Batch(
         params,
         grads,
-        dict(zip(names, slots, strict=True)),
+        dict(zip(slot_names(algorithm), slots, strict=True)),
         states=[{} for _ in params],  # Keras' own variables, which hold true velocities
         step=float(steps),
         counters=[],

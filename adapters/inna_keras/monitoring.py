@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from inna_core.algorithm import state_of
 from inna_core.monitor import (
     EVERY,
     ITERATIONS,
@@ -115,7 +116,7 @@ class Monitor(keras.callbacks.Callback):
         if self._run is None or self._run.algorithm != optimizer.algorithm:
             moved = [v for v in model.trainable_variables if slots_of(optimizer, v)]
             self._run = Run(model, optimizer.algorithm, moved, self.iterations)
-        run, states = self._run, [state_of(optimizer, v) for v in self._run.moved]
+        run, states = self._run, [state_of_variable(optimizer, v) for v in self._run.moved]
         plain, scaled = map(as_float, run.squares(states))
         loss = sharpness = NAN
         if self.data is not None:
@@ -209,12 +210,10 @@ def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
     return {} if any(slot is None for slot in slots.values()) else slots
 
 
-def state_of(optimizer: Any, variable: Any) -> Any:
+def state_of_variable(optimizer: Any, variable: Any) -> Any:
     """Return the state of a variable as tensors."""
-    fields = {name: ops.convert_to_tensor(slot) for name, slot in slots_of(optimizer, variable).items()}
-    if "step" in optimizer.algorithm.state_type._fields:
-        fields["step"] = ops.cast(optimizer.iterations, fields["velocity"].dtype)
-    return optimizer.algorithm.state_type(**fields)
+    slots = {name: ops.convert_to_tensor(slot) for name, slot in slots_of(optimizer, variable).items()}
+    return state_of(optimizer.algorithm, slots, ops.cast(optimizer.iterations, slots["velocity"].dtype))
 
 
 def as_float(x: Any) -> float:

@@ -10,7 +10,7 @@ import optax
 from jax.tree_util import keystr
 
 from inna_core._validation import checked_choice, checked_number, is_complex, is_narrow, is_real_floating
-from inna_core.algorithm import Algorithm
+from inna_core.algorithm import Algorithm, slot_names, state_of
 from inna_core.compensation import compensated_increment
 from inna_core.evaluation_order import update_state_after_params
 from inna_core.weight_decay import check_published_decay, update_with_decay
@@ -56,7 +56,7 @@ class Elementwise:
     @property
     def slots(self) -> list[str]:
         """The fields of the algorithm's state that are like the parameters."""
-        return [name for name in self.algorithm.state_type._fields if name != "step"]
+        return slot_names(self.algorithm)
 
     @property
     def decays(self) -> bool:
@@ -163,8 +163,6 @@ class Elementwise:
         """Return the increment, the next state and the next compensation of one leaf."""
         theta = wide(param)
         scalar_dtype = jnp.finfo(theta.dtype).dtype  # the real one where theta is complex
-        if "step" in self.algorithm.state_type._fields:
-            slots = {**slots, "step": step.astype(scalar_dtype)}
         update = partial(
             update_with_decay,
             in_dtype(self.algorithm, scalar_dtype),
@@ -174,7 +172,7 @@ class Elementwise:
             published=self.published_decay,
             xp=jnp,
         )
-        grad, state = grad.astype(theta.dtype), self.algorithm.state_type(**slots)
+        grad, state = grad.astype(theta.dtype), state_of(self.algorithm, slots, step.astype(scalar_dtype))
         # published decay and compensation compute the new state from the old parameter, which must be kept anyway
         if without_params or self.published_decay or compensation is not None or not on_one_cpu():
             delta, new_state = update(grad, state)

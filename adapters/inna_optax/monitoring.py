@@ -9,6 +9,7 @@ import optax
 from jax.core import Tracer
 
 from inna_core._validation import is_complex
+from inna_core.algorithm import state_of
 from inna_core.monitor import (
     EVERY,
     ITERATIONS,
@@ -148,11 +149,8 @@ def scalar_dtype(params: Any) -> Any:
 def leaf_states(transform: Elementwise, state: Any, dtype: Any) -> list[Any]:
     """Return the algorithm's state of each leaf."""
     columns = [jax.tree.leaves(getattr(state, name)) for name in transform.slots]
-    kind, counts = transform.algorithm.state_type, "step" in transform.algorithm.state_type._fields
-    return [
-        kind(**dict(zip(transform.slots, row, strict=True)), **({"step": state.step.astype(dtype)} if counts else {}))
-        for row in zip(*columns, strict=True)
-    ]
+    rows = (dict(zip(transform.slots, row, strict=True)) for row in zip(*columns, strict=True))
+    return [state_of(transform.algorithm, row, state.step.astype(dtype)) for row in rows]
 
 
 def sharpness_of(

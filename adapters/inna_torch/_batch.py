@@ -11,6 +11,7 @@ import array_api_compat.torch as xp
 import torch
 from torch.optim.optimizer import _get_scalar_dtype
 
+from inna_core.algorithm import slot_names
 from inna_torch._checks import check_columns, check_params, check_tensors
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._scaled_state import ScaledState
@@ -92,9 +93,9 @@ def entries_of(state: Any) -> dict[str, Any]:
     return state.entries if type(state) is ScaledState else state
 
 
-def slot_names(hyper: Hyperparameters, dtype: torch.dtype) -> list[str]:
+def tensor_names(hyper: Hyperparameters, dtype: torch.dtype) -> list[str]:
     """Return the entries of a state that hold a tensor like the parameter."""
-    names = [name for name in hyper.algorithm.state_type._fields if name != "step"]
+    names = slot_names(hyper.algorithm)
     compensated = dtype in WIDER if hyper.kahan_sum is None else hyper.kahan_sum
     return [*names, "compensation"] if compensated else names
 
@@ -115,7 +116,7 @@ def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters
 def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hyperparameters) -> list[Batch]:
     """Return the batches of parameters of one dtype."""
     dtype = owners[0].dtype
-    names = slot_names(hyper, dtype)
+    names = tensor_names(hyper, dtype)
     held = list(map(entries_of, states))
     try:
         slots = [[entries[name] for entries in held] for name in names]
@@ -224,7 +225,7 @@ def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
             held.update(made)
             if type(state) is ScaledState:
                 state.scale = 1.0
-        if "compensation" in slot_names(hyper, p.dtype) and "compensation" not in held:
+        if "compensation" in tensor_names(hyper, p.dtype) and "compensation" not in held:
             held["compensation"] = torch.zeros_like(p, requires_grad=False)
 
 

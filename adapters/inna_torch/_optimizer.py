@@ -12,7 +12,7 @@ from torch.optim.optimizer import _get_scalar_dtype, _use_grad_for_differentiabl
 
 from inna_core.algorithm import Algorithm
 from inna_core.coefficients import without_rivals
-from inna_torch._batch import entries_of, gather, slot_names
+from inna_torch._batch import entries_of, gather, tensor_names
 from inna_torch._hyperparameters import FLAGS, completed, entry_names, hyperparameters, validate
 from inna_torch._scaled_state import ScaledState
 from inna_torch._tensors import TORCH, WIDER, Tensor, state_dtype
@@ -151,7 +151,7 @@ class Elementwise(Optimizer):
                 state = dict(self.state[p])
                 self.state[p] = entries_of(self.state[p])
                 fields = self.algorithm.state_type._fields
-                compensated = "compensation" in slot_names(hyper, p.dtype)
+                compensated = "compensation" in tensor_names(hyper, p.dtype)
                 row = [p, p.grad, *(state[name] for name in fields), state["compensation"] if compensated else p]
                 for column, x in zip(columns, row, strict=True):
                     column.append(x)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from inna_core.coefficients import MOMENTUM
-from inna_torch._batch import init_state, slot_names
+from inna_torch._batch import init_state, tensor_names
 from inna_torch._hyperparameters import Hyperparameters, hyperparameters
 from inna_torch._optimizer import Elementwise, restored
 from inna_torch._tensors import NATIVE_TENSOR_TYPES, Tensor
@@ -225,7 +225,7 @@ def portable_state(optimizer: Any, model: Any, parameters: bool, step: int | Non
         hyper = hyperparameters(optimizer.algorithm, group)
         held = dict(optimizer.state[p]) if p in optimizer.state else {}
         init_state(p, held, hyper)
-        slots[name] = {slot: as_numpy(held[slot]) for slot in slot_names(hyper, p.dtype)}
+        slots[name] = {slot: as_numpy(held[slot]) for slot in tensor_names(hyper, p.dtype)}
         numbers[name] = recorded(hyper, group)
         if "step" in held and "step" in hyper.algorithm.state_type._fields:
             steps[name] = round(float(held["step"]))
