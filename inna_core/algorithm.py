@@ -1,6 +1,6 @@
 """The interface between algorithms and hosts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
 Array = Any
@@ -42,7 +42,7 @@ def slot_names(algorithm: Any) -> list[str]:
     return [name for name in algorithm.state_type._fields if name != "step"]
 
 
-def state_of(algorithm: Any, slots: Mapping[str, Array], step: Scalar) -> Any:
-    """Return an algorithm's state, with the number of steps made before if the algorithm counts them."""
+def state_of(algorithm: Any, slots: Mapping[str, Array], step: Callable[[], Scalar]) -> Any:
+    """Return an algorithm's state; `step` returns the number of steps made before, if the algorithm counts them."""
     counts = "step" in algorithm.state_type._fields
-    return algorithm.state_type(**slots, **({"step": step} if counts else {}))
+    return algorithm.state_type(**slots, **({"step": step()} if counts else {}))

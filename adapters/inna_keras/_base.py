@@ -36,8 +36,7 @@ class Elementwise(keras.optimizers.Optimizer):
     ) -> None:
         if not callable(learning_rate):
             learning_rate = checked_number("learning_rate", learning_rate)
-        if checked_choice("published_decay", published_decay, (True, False)):
-            check_published_decay(algorithm)
+        check_decay(algorithm, published_decay)
         checked_choice("kahan_sum", kahan_sum, (True, False, None))
         check_storable(hyperparameters(algorithm))
         weight_decay = checked_decay(weight_decay)  # here too: TensorFlow wraps what a setter is given
@@ -107,6 +106,16 @@ class Elementwise(keras.optimizers.Optimizer):
     @weight_decay.setter
     def weight_decay(self, weight_decay: Any) -> None:
         self._weight_decay = checked_decay(weight_decay)
+
+    @property
+    def published_decay(self) -> bool:
+        """Whether the decay acts on the velocity too."""
+        return self._published_decay
+
+    @published_decay.setter
+    def published_decay(self, published_decay: bool) -> None:
+        check_decay(self.algorithm, published_decay)
+        self._published_decay = published_decay
 
     def load_own_variables(self, store: Any) -> None:
         """Take over the variables of a saved optimizer, all or none.
@@ -219,7 +228,7 @@ class Elementwise(keras.optimizers.Optimizer):
             published=self.published_decay,
             xp=ops,
         )
-        arguments = wide(gradient), state_of(self.algorithm, own, wide(self.iterations))
+        arguments = wide(gradient), state_of(self.algorithm, own, lambda: wide(self.iterations))
         # published decay and compensation compute the new state from the old variable, which must be kept anyway
         if compensation is None and not self.published_decay and traced_for_one_cpu(theta):
             delta, new_state = update_state_after_params(update, *arguments, theta, ops)
@@ -258,11 +267,15 @@ def hyperparameter(name: str) -> property:
         changed = without_rivals(optimizer.algorithm, {name: value})
         algorithm: Any = replace(optimizer.algorithm, **changed)  # type: ignore[type-var]
         check_storable(hyperparameters(algorithm))
-        if optimizer.published_decay:
-            check_published_decay(algorithm)
+        check_decay(algorithm, optimizer.published_decay)
         optimizer.algorithm = algorithm
 
     return property(lambda optimizer: getattr(optimizer.algorithm, name), set_to)
+
+
+def check_decay(algorithm: Any, published_decay: Any) -> None:
+    if checked_choice("published_decay", published_decay, (True, False)):
+        check_published_decay(algorithm)
 
 
 def checked_decay(weight_decay: Any) -> float | None:

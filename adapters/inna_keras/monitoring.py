@@ -213,7 +213,7 @@ def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
 def state_of_variable(optimizer: Any, variable: Any) -> Any:
     """Return the state of a variable as tensors."""
     slots = {name: ops.convert_to_tensor(slot) for name, slot in slots_of(optimizer, variable).items()}
-    return state_of(optimizer.algorithm, slots, ops.cast(optimizer.iterations, slots["velocity"].dtype))
+    return state_of(optimizer.algorithm, slots, lambda: ops.cast(optimizer.iterations, slots["velocity"].dtype))
 
 
 def as_float(x: Any) -> float:

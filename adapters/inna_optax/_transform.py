@@ -172,7 +172,7 @@ class Elementwise:
             published=self.published_decay,
             xp=jnp,
         )
-        grad, state = grad.astype(theta.dtype), state_of(self.algorithm, slots, step.astype(scalar_dtype))
+        grad, state = grad.astype(theta.dtype), state_of(self.algorithm, slots, lambda: step.astype(scalar_dtype))
         # published decay and compensation compute the new state from the old parameter, which must be kept anyway
         if without_params or self.published_decay or compensation is not None or not on_one_cpu():
             delta, new_state = update(grad, state)

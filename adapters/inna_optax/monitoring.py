@@ -150,7 +150,7 @@ def leaf_states(transform: Elementwise, state: Any, dtype: Any) -> list[Any]:
     """Return the algorithm's state of each leaf."""
     columns = [jax.tree.leaves(getattr(state, name)) for name in transform.slots]
     rows = (dict(zip(transform.slots, row, strict=True)) for row in zip(*columns, strict=True))
-    return [state_of(transform.algorithm, row, state.step.astype(dtype)) for row in rows]
+    return [state_of(transform.algorithm, row, lambda: state.step.astype(dtype)) for row in rows]
 
 
 def sharpness_of(

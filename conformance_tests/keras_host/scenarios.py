@@ -577,14 +577,15 @@ def nesterov_steps(nesterov: bool) -> list[list[np.ndarray]]:
     return ends
 
 
-def momentum_beside_published_decay(name: str) -> tuple[str, Any, Any]:
-    """What is raised where momentum is set, and what the optimizer has then."""
-    optimizer = getattr(inna_keras, name)(0.1, published_decay=True)
+def momentum_beside_published_decay(name: str, first: dict[str, Any], then: dict[str, Any]) -> tuple[str, Any, Any]:
+    """What is raised where one is set after the other, and what the optimizer has then."""
+    optimizer = getattr(inna_keras, name)(0.1, **first)
+    (attribute, value), message = *then.items(), ""
     try:
-        optimizer.momentum = 0.9
+        setattr(optimizer, attribute, value)
     except ValueError as error:
-        return str(error), optimizer.momentum, optimizer.alpha
-    return "", optimizer.momentum, optimizer.alpha
+        message = str(error)
+    return message, optimizer.momentum, optimizer.published_decay
 
 
 def momentum_in_config(name: str) -> list[Any]:

@@ -366,9 +366,12 @@ def test_momentum_and_lead_are_configured_and_set(call: Any, name: str) -> None:
     assert with_momentum == (None, None, 0.7, None)
 
 
+MOMENTUM, PUBLISHED = {"momentum": 0.9}, {"published_decay": True}
+
+
+@pytest.mark.parametrize(("first", "then"), [(PUBLISHED, MOMENTUM), (MOMENTUM, PUBLISHED)])
 @each_damped_optimizer
-def test_momentum_is_refused_beside_published_decay_and_nothing_changes(call: Any, name: str) -> None:
-    message, momentum, alpha = call("momentum_beside_published_decay", name)
+def test_momentum_is_refused_beside_published_decay(call: Any, name: str, first: Any, then: Any) -> None:
+    message, *found = call("momentum_beside_published_decay", name, first, then)
     assert message.startswith("Invalid published_decay: True")
-    assert momentum is None
-    assert alpha > 0
+    assert found == [first.get("momentum"), first.get("published_decay", False)]

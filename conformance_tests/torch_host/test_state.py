@@ -72,6 +72,8 @@ def test_checkpoints_move_between_all_paths(optimizer: Any) -> None:
 
 
 READERS: dict[str, Callable[[Any, Any], Any]] = {
+    "or": lambda a, p: (a.state[p] | {"other": 1})["velocity"],
+    "or of a dict": lambda a, p: ({"other": 1} | a.state[p])["velocity"],
     "item": lambda optimizer, p: optimizer.state[p]["velocity"],
     "get": lambda optimizer, p: optimizer.state[p].get("velocity"),
     "items": lambda optimizer, p: dict(optimizer.state[p].items())["velocity"],

@@ -18,7 +18,7 @@ EACH = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own imports
 @EACH
 def test_a_compiled_step_heeds_grad_scaler(optimizer: Any) -> None:
-    """It unscales gradients, and skips a step whose gradients have overflowed."""
+    """A compiled step works behind GradScaler, which skips steps whose gradients have overflowed."""
     torch._dynamo.reset()
     ours, plain = parameters(torch.float32), parameters(torch.float32)
     a, b = optimizer(ours, lr=0.05, fused=True), optimizer(plain, lr=0.05, fused=True)

@@ -20,10 +20,11 @@ s = 1 / |r (beta - gamma)| stays what it is. At gamma = beta the step needs no l
 At r = 0 the velocity forgets v, from which theta' cannot then be made. Where the buffer must hold v itself, the kernel
 makes a step from theta - (gamma (beta - gamma) / r) g without look-ahead, with the scale s = s' = 1 of gamma = beta.
 
-Two things limit the accuracy, and there is no step beyond them. The kernel makes theta' from v', so the rounding of c g
+Three things limit the path, and there is no step beyond them. The kernel makes theta' from v', so the rounding of c g
 reaches theta multiplied by gamma / |r|: that, and L, may be at most `MAX_AMPLIFICATION` times gamma beta, which the
 gradient is multiplied by anyway. And its argument is d, not 1 - d, in double (on CUDA, single) precision: c s' must be
-so large that what is lost when 1 - d is taken is within the rounding of the arrays' dtype.
+so large that what is lost when 1 - d is taken is within the rounding of the arrays' dtype. And s v must not overflow: s
+and s' may be at most the root of the dtype's largest number.
 
 Reference for the kernel's form: I. Sutskever, J. Martens, G. Dahl, G. Hinton. On the importance of initialization and
 momentum in deep learning. ICML 2013. The identity is elementary algebra on the recurrence in `inna_core.inna`.
@@ -114,9 +115,8 @@ def kernel_step(
         s_next = math.sqrt(s / size)
         own = arguments(-gamma * abs(gap / r), momentum=r * s_next / s, dampening=1 + e * c * s_next)
         own |= {"nesterov": True, "maximize": (e < 0) != maximize}
-    if (c != 0.0 and abs(c) * s_next * torch.finfo(dtype).eps < scalar_eps) or max(s, s_next) > torch.finfo(
-        dtype
-    ).max ** 0.5:
+    info = torch.finfo(dtype)
+    if (c != 0.0 and abs(c) * s_next * info.eps < scalar_eps) or max(s, s_next) > math.sqrt(info.max):
         return None
     # on accelerators the kernel demands a positive momentum, so no alpha * lr of 1 or more
     gradient = 0.0 if own["nesterov"] else -gamma * gap / r

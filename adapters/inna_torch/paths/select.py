@@ -63,7 +63,7 @@ def warn_not_fused(path: str, warned: set[str]) -> None:
         warnings.warn(
             f"fused=True, but the {path} path is taken for some parameters: torch's kernels need float32 or float64 "
             "parameters and gradients with the same dense memory layout, on a device that has them, and an lr that is "
-            "not large against beta nor close to 1 / alpha (or a lead near 1 + momentum)",
+            "not large against beta nor close to 1 / alpha (or a lead near 1 + momentum); INNA's also capturable=False",
             stacklevel=caller_level(),
         )
         warned.add(path)
