@@ -29,12 +29,6 @@ from benchmarks.training.transfer import BY_NAME, CHOOSING, CONFIRMING
 ADAMW_ROWS = ("adamw-less", "adamw-more", "nadam", *LEADS, "innaprop-lead-m-less", "innaprop")
 SGD_ROWS = ("heavy-ball", *(transfer.lead_name("inna", lead) for lead in transfer.LEADS), "inna")
 
-SHORT_LONG = {
-    "mnist-20": ("adamw", "innaprop-1.9", "momentum", "inna-1.9"),
-    "gpt-10000": ("adamw", "innaprop-1.9", "innaprop-3"),
-}
-"""By task, the rows that the README shows."""
-
 
 def task_of(name: str) -> Task:
     return TASKS[name] if name in TASKS else LONG[name].task
@@ -177,21 +171,6 @@ def long_runs(store: Store, name: str) -> str:
     return table([f"**{task.title}**", *titles], rows)
 
 
-def long_short(store: Store) -> str:
-    """Return where the two longest tasks end, for the README."""
-    rows = []
-    for name, chosen in SHORT_LONG.items():
-        task = LONG[name].task
-        for row in (LONG_ROWS[name][row] for row in chosen):
-            finals = finals_of(store, name, row.name)
-            if finals:
-                validation = ends(Ends.of([final["validation"] for final in finals]), "{:.4g}".format)
-                metric = "{:.2f}".format if task.higher_is_better else "{:.4g}".format
-                test = ends(Ends.of([final["test"] for final in finals]), metric)
-                rows.append([task.title, row.title, str(len(finals)), validation, f"{test} ({task.metric_name})"])
-    return table(["long runs", "", "seeds", "final validation loss", "test"], rows)
-
-
 def gpu_runs(store: Store) -> str:
     """Return the rows that were trained on a GPU, as far as there are results."""
     rows = []
@@ -253,7 +232,6 @@ def blocks(store: Store) -> dict[str, str]:
         "long-gpt": long_runs(store, GPT_TASK),
         "long-gpt-more": long_runs(store, "gpt-10000"),
         "long-mnist": long_runs(store, "mnist-20"),
-        "long-short": long_short(store),
         "long-gpu": gpu_runs(store),
         "ablation-warmup": ablations(store, "warmup"),
         "ablation-batch": ablations(store, "batch"),
