@@ -24,7 +24,8 @@ from benchmarks.training.optimizers import OPTIMIZERS
 from benchmarks.training.results import OtherProtocolError, Store
 from benchmarks.training.schedules import WarmupCosine
 from benchmarks.training.study import settings
-from benchmarks.training.tasks import TASKS, Task
+from benchmarks.training.tasks import TASKS
+from conformance_tests.benchmarks.training_line import line
 
 STORE = Store()
 Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
@@ -137,16 +138,7 @@ def short_line() -> LongTask:
     """Return a long task that takes milliseconds: a line through points."""
     x = torch.linspace(-1, 1, 40)[:, None]
     split = (x, 2 * x[:, 0])
-    task = Task(
-        *("line", "a line", lambda: (split, split), lambda: split),
-        model=lambda: torch.nn.Linear(1, 1),
-        loss=lambda model, x, y: (model(x)[:, 0] - y).square().mean(),
-        metric=lambda model, x, y: float((model(x)[:, 0] - y).abs().max()),
-        metric_name="largest error",
-        higher_is_better=False,
-        batch=4,
-        steps=20,
-    )
+    task = replace(line(lambda: split), fit=lambda: (split, split), steps=20)
     return LongTask(
         task, 4, lambda s: (s[0][::2], s[1][::2]), warmup=2, floor=0.1, clip=1.0, decays=lambda p: p.ndim > 1
     )

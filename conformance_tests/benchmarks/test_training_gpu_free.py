@@ -21,6 +21,7 @@ from benchmarks.training.long_rows import CIFAR
 from benchmarks.training.long_tasks import wide_nin
 from benchmarks.training.results import Store, rounded
 from benchmarks.training.tasks import TASKS, Task
+from conformance_tests.benchmarks.training_line import line
 
 CPU = torch.device("cpu")
 STORE = Store()
@@ -202,20 +203,10 @@ def test_committed_gpu_results_are_complete() -> None:
 # --- optimizers that choose their own step sizes ---------------------------------------------------------------------
 
 
-def line() -> Task:
-    """Return a task that trains in milliseconds: a line through points."""
+def short_line() -> Task:
     x = torch.linspace(-1, 1, 40)[:, None]
     split = (x, 2 * x[:, 0])
-    return Task(
-        *("line", "a line", lambda: (split, split), lambda: split),
-        model=lambda: torch.nn.Linear(1, 1),
-        loss=lambda model, x, y: (model(x)[:, 0] - y).square().mean(),
-        metric=lambda model, x, y: float((model(x)[:, 0] - y).abs().max()),
-        metric_name="largest error",
-        higher_is_better=False,
-        batch=4,
-        steps=50,
-    )
+    return replace(line(lambda: split), fit=lambda: (split, split), steps=50)
 
 
 @pytest.mark.parametrize("row", free.FREES, ids=lambda row: row.name)
@@ -224,13 +215,13 @@ def test_free_rows_train_and_resume(row: free.Free, tmp_path: Path) -> None:
     if row.package:
         pytest.importorskip(row.package, reason=f"the row needs {row.package}")
     store = Store(tmp_path)
-    stored = free.complete(line(), row, store, CPU)
+    stored = free.complete(short_line(), row, store, CPU)
     assert [run["seed"] for run in stored["final"]] == list(free.ALL_SEEDS)
     for run in stored["final"]:
         assert run["looks"][-1]["validation"] < run["looks"][0]["validation"]
     assert (row.package or "package") in str(stored.get("package", "package"))
     before = store.path(*free.names("line", row)).read_bytes()
-    free.complete(line(), row, store, CPU)
+    free.complete(short_line(), row, store, CPU)
     assert store.path(*free.names("line", row)).read_bytes() == before
 
 

@@ -71,6 +71,9 @@ def run(batch: Batch, hyper: Hyperparameters, steps: float) -> None:
     gamma, beta, alpha_gamma, alpha_beta = hyper.coefficients
     sigma, eps, one_minus_alpha_beta = hyper.algorithm.sigma, hyper.algorithm.eps, 1 - alpha_beta
     d, root = hyper.lr * hyper.weight_decay, math.sqrt(bias_correction(sigma, steps + 1, math))
+    parameter_step, velocity_step = arguments(-gamma, weight_decay=-d / gamma if gamma else 0.0), None
+    if gamma and one_minus_alpha_beta:
+        velocity_step = arguments(-gamma * one_minus_alpha_beta / beta, weight_decay=-1 / one_minus_alpha_beta)
     total = sum(map(torch.Tensor.numel, batch.params))
     size = min(max(total // BLOCKS, 2 * CACHE_BLOCK_NUMEL), 4 * CACHE_BLOCK_NUMEL, total)
     for theta, grads, v, s in blocks(batch.columns, size, shared=size):
@@ -94,10 +97,9 @@ def run(batch: Batch, hyper: Hyperparameters, steps: float) -> None:
             amsgrad=False,
             maximize=hyper.maximize,
         )
-        TORCH._fused_sgd_(theta, x, [], **arguments(-gamma, weight_decay=-d / gamma if gamma else 0.0))
-        if gamma and one_minus_alpha_beta:
-            own = arguments(-gamma * one_minus_alpha_beta / beta, weight_decay=-1 / one_minus_alpha_beta)
-            TORCH._fused_sgd_(v, x, [], **own)
+        TORCH._fused_sgd_(theta, x, [], **parameter_step)
+        if velocity_step:
+            TORCH._fused_sgd_(v, x, [], **velocity_step)
         else:
             TORCH._foreach_mul_(v, 1 - alpha_gamma)
         del x, moments  # before the next block's are made
