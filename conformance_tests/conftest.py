@@ -51,7 +51,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if config.getoption("--summary"):
         terminalreporter.section("summary")
         stats = {outcome: terminalreporter.stats.get(outcome, []) for outcome in summary.OUTCOMES}
-        rows = [(name, report.nodeid, report.duration) for name, reports in stats.items() for report in reports]
+        reports = [(name, report) for name, found in stats.items() for report in found]
+        # a file that is skipped, or that cannot be imported, has no duration
+        rows = [(name, report.nodeid, getattr(report, "duration", 0.0)) for name, report in reports]
         for line in (summary.machine(), "", *summary.table(rows)):
             terminalreporter.write_line(line)
 

@@ -47,6 +47,12 @@ def test_of_a_group(k):
 def test_of_no_group(k): ...
 """
 
+ABSENT = """
+import pytest
+
+pytest.importorskip("no_such_package", reason="a package is missing")
+"""
+
 RUNS = {
     "fast": {"fast"},
     "default": {"fast", "default"},
@@ -101,6 +107,11 @@ def test_a_group_runs_on_one_worker(tmp_path: Path) -> None:
     workers = (tmp_path / "workers").read_text(encoding="utf-8").split()
     assert len(workers) == 4
     assert len(set(workers)) == 1
+
+
+def test_a_summary_counts_files_that_are_skipped(tmp_path: Path) -> None:
+    found = collect(tmp_path, ABSENT, "--summary")
+    assert "| test_file.py | 0 | 0 | 0 | 1 | 0 |" in found.stdout, found.stderr
 
 
 @pytest.mark.nightly
