@@ -19,15 +19,16 @@ import importlib
 import sys
 from importlib.util import find_spec
 
-TRAINING = {"torch": "torch", "numpy": "numpy", "sklearn": "scikit-learn", "optuna": "optuna", "scipy": "scipy"}
+UNTUNED = {"torch": "torch", "numpy": "numpy", "sklearn": "scikit-learn", "scipy": "scipy"}
+TRAINING = {**UNTUNED, "optuna": "optuna"}
 # a command's module, and the packages it needs with the names by which pip knows them
 COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     "training": ("benchmarks.training.command", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-sweep": ("benchmarks.training.sweep", {**TRAINING, "rich": "rich"}),
     "training-transfer": ("benchmarks.training.transfer", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-ablation": ("benchmarks.training.ablation", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
-    "training-long": ("benchmarks.training.long", {**TRAINING, "rich": "rich"}),
-    "training-gpu": ("benchmarks.training.gpu", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
+    "training-long": ("benchmarks.training.long", {**UNTUNED, "rich": "rich"}),
+    "training-gpu": ("benchmarks.training.gpu", {**UNTUNED, "PIL": "pillow", "rich": "rich"}),
     "training-free": (
         "benchmarks.training.free",
         {**TRAINING, "rich": "rich", "prodigyopt": "prodigyopt", "schedulefree": "schedulefree"},

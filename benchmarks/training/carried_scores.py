@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.training import long, transfer
-from benchmarks.training.long_rows import ROWS as LONG_ROWS
 from benchmarks.training.results import Store
 from benchmarks.training.tasks import TASKS
 
@@ -123,9 +122,9 @@ def compare(finals: Finals, peers: Finals) -> Comparison:
 
 def finals_of(store: Store, task: str, name: str) -> list[Mapping[str, Any]]:
     """Return the stored runs of a row on a short task or a long one, by seed."""
-    if task in LONG_ROWS:
-        return store.read(*long.names(task, name)).get("final", [])
-    return store.read(*transfer.names(task, "cosine", transfer.BY_NAME[name])).get("final", [])
+    if task in TASKS:
+        return store.read(*transfer.names(task, "cosine", transfer.BY_NAME[name])).get("final", [])
+    return store.read(*long.names(task, name)).get("final", [])
 
 
 def compared(store: Store, task: str, name: str, peer: str, seeds: Sequence[int] | None = None) -> Comparison | None:

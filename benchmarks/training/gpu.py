@@ -2,8 +2,8 @@
 
 Network-in-Network at the width of INNA's paper and ResNet-18, each with AdamW, INNAprop with AdamW's setting, SGD with
 Nesterov's momentum, and INNA with SGD's. An epoch of each network is measured first; then every run gets an equal part
-of the time that is left. Results go to one JSON file for each task and row, after every run. Started again, the command
-runs what is missing, with the number of epochs of the runs that are there.
+of the time that is left, unless --epochs says how many it trains. Results go to one JSON file for each task and row,
+after every run. Started again, the command runs what is missing, with the number of epochs of the runs that are there.
 """
 
 import argparse
@@ -24,8 +24,7 @@ from benchmarks.training.data import MissingDataError
 from benchmarks.training.long_rows import CIFAR
 from benchmarks.training.long_tasks import LongTask, cifar10, wide_nin
 from benchmarks.training.results import FOLDER, OtherProtocolError, Store
-from benchmarks.training.study import described
-from benchmarks.training.trial import moved
+from benchmarks.training.trial import described, moved
 
 RESERVE = 0.05
 """The part of the time that is not planned for."""
@@ -109,6 +108,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--minutes", type=minutes, default=8.0, help="for all that is run (%(default)s)")
+    parser.add_argument("--epochs", type=positive, help="of every run, instead of as many as fit")
     for option, known in (("--network", NETWORKS), ("--optimizer", CIFAR)):
         parser.add_argument(option, type=some_of(known), default=list(known), help=f"some of {','.join(known)} (all)")
     parser.add_argument("--seeds", type=long.seeds, default=[1], help="whole numbers of at least 1 (1)")
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train, validation = cifar.fit(options.samples)
         fit = moved(train, on), moved(validation, on)
         networks = {name: NETWORKS[name] for name in options.network}
-        epochs = {name: stored_epochs(network, store) for name, network in networks.items()}
+        epochs = {name: options.epochs or stored_epochs(network, store) for name, network in networks.items()}
         new = {name: seconds_an_epoch(networks[name], fit, on) for name, stored in epochs.items() if stored is None}
         left = 60 * options.minutes - (time.perf_counter() - start)
         planned = epochs_of(new, left, len(options.optimizer) * len(options.seeds))

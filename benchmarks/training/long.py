@@ -9,20 +9,20 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from benchmarks.training.console import positive, progress, say, some_of
+from benchmarks.training.console import device, positive, progress, say, some_of
 from benchmarks.training.data import MissingDataError
 from benchmarks.training.long_rows import ON_REQUEST, ROWS, LongRow
 from benchmarks.training.long_tasks import LONG, LongTask
 from benchmarks.training.results import FOLDER, OtherProtocolError, Store
 from benchmarks.training.tasks import Split
-from benchmarks.training.trial import Look, batches, evaluate, measure, moved
+from benchmarks.training.trial import Look, batches, described, evaluate, measure, moved
 
 Fit = tuple[Split, Split]
 
@@ -99,6 +99,14 @@ def record(long: LongTask, fit: Fit, row: LongRow, seed: int, advance: Callable[
     return {"seed": seed, "finished": finished, **ends, "looks": [asdict(look) for look in looks]}
 
 
+def on_device(long: LongTask, device: torch.device) -> LongTask:
+    """Return a task under the name that its results have on a device: those of a GPU stand apart."""
+    if device.type == "cpu":
+        return long
+    task = replace(long.task, name=f"{long.name}-gpu", title=f"{long.task.title}, on a GPU")
+    return replace(long, task=task, about={**long.about, "device": described(device)})
+
+
 def names(task: str, row: str) -> tuple[str, str, str]:
     return "long", task, row
 
@@ -160,6 +168,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--optimizer", type=some_of(known), default=known, help=f"some of {','.join(known)} (all)")
     parser.add_argument("--seeds", type=seeds, default=[1, 2, 3], help="whole numbers of at least 1 (1,2,3)")
+    parser.add_argument("--device", type=device, default="cpu", help="cpu, with one thread, or cuda (%(default)s)")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (benchmarks/results/training)")
     return parser.parse_args(arguments)
 
@@ -177,11 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def fit_of(long: LongTask) -> Fit:
         if long.name not in fits:
-            fits[long.name] = long.task.fit()
+            train, validation = long.task.fit()
+            fits[long.name] = moved(train, options.device), moved(validation, options.device)
         return fits[long.name]
 
     todo = [
-        (LONG[task], ROWS[task][name], seed)
+        (on_device(LONG[task], options.device), ROWS[task][name], seed)
         for task in options.task
         for seed in options.seeds
         for name in options.optimizer

@@ -150,7 +150,7 @@ CIFAR = by_name(
 ROWS = {
     "gpt-2000": GPT,
     "mnist-20": MNIST,
-    "gpt-10000": {name: GPT[name] for name in ("adamw", "innaprop-1.9", "innaprop-3")},
+    "gpt-10000": {name: row for name, row in GPT_CARRIED.items() if name not in ("innaprop-1", "innaprop-5")},
     "cifar10-nin-5": CIFAR,
 }
 ON_REQUEST = ("gpt-10000", "cifar10-nin-5")

@@ -14,7 +14,7 @@ from benchmarks.training.results import Store
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = tuple(CHECKOUT / page for page in ("docs/training.md", "docs/training_short_runs.md", "README.md"))
 FIGURES = CHECKOUT / "docs" / "figures"
-BLOCK = re.compile(r"(<!-- generated ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- generated ([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def blocks(store: Store) -> dict[str, str]:

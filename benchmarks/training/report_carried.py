@@ -20,6 +20,7 @@ from benchmarks.training.carried_scores import (
     verdict,
 )
 from benchmarks.training.long_rows import ROWS as LONG_ROWS
+from benchmarks.training.long_rows import LongRow
 from benchmarks.training.long_tasks import LONG
 from benchmarks.training.results import Store
 from benchmarks.training.tables import number, percent, table
@@ -28,6 +29,10 @@ from benchmarks.training.transfer import BY_NAME, CHOOSING, CONFIRMING
 
 ADAMW_ROWS = ("adamw-less", "adamw-more", "nadam", *LEADS, "innaprop-lead-m-less", "innaprop")
 SGD_ROWS = ("heavy-ball", *(transfer.lead_name("inna", lead) for lead in transfer.LEADS), "inna")
+
+
+CIFAR_PEERS = {"momentum": "momentum", "inna-1.9": "momentum"}
+"""By row, the one whose setting it has; AdamW where it is not in here."""
 
 
 def task_of(name: str) -> Task:
@@ -92,14 +97,14 @@ def ends_beside_adamw(store: Store) -> str:
 
 
 def carried_short(store: Store) -> str:
-    """Return AdamW beside INNAprop with the default lead, on all tasks with three seeds, the long ones too."""
+    """Return AdamW beside INNAprop with the default lead, on all tasks with two seeds or more, the long ones too."""
+    on_gpu = {network.task: f"{network.title}, on a GPU" for network in gpu.NETWORKS.values()}
+    titles = {**{task: task_of(task).title for task in (*TASKS, *LONG)}, **on_gpu}
     rows = []
-    for task in (*TASKS, *LONG):
-        name = LONG_NAMES["innaprop-lead-m"] if task in LONG else "innaprop-lead-m"
-        found = compared(store, task, name, "adamw")
-        if found is not None and found.seeds >= len(CHOOSING):
-            cells = [str(found.seeds), ends(found.peer), ends(found.validation), saved(found)]
-            rows.append([task_of(task).title, *cells])
+    for task, title in titles.items():
+        found = compared(store, task, "innaprop-lead-m" if task in TASKS else LONG_NAMES["innaprop-lead-m"], "adamw")
+        if found is not None and found.seeds > 1:
+            rows.append([title, str(found.seeds), ends(found.peer), ends(found.validation), saved(found)])
     titles = ["seeds", "AdamW, final validation loss", "INNAprop, same setting", "reaches AdamW's final loss sooner by"]
     return table(["task", *titles], rows)
 
@@ -140,56 +145,59 @@ def difference(finals: Finals, peers: Finals) -> Ends:
     return Ends.of([final["validation"] - peer[final["seed"]] if final["finished"] else None for final in common])
 
 
-def long_runs(store: Store, name: str) -> str:
-    """Return the rows of a long task, as far as there are results."""
-    task, rows = LONG[name].task, []
-    metric = "{:.2f}".format if task.higher_is_better else "{:.4g}".format
-    for row in LONG_ROWS[name].values():
-        finals = finals_of(store, name, row.name)
-        own = compared(store, name, row.name, "adamw")
+def long_runs(
+    store: Store, name: str, title: str, task: Task, rows: Iterable[LongRow], peers: Mapping[str, str] | None = None
+) -> str:
+    """Return the rows of a long task, as far as there are results.
+
+    Args:
+        store: the results.
+        name: of the task in the results.
+        title: of the table.
+        task: says what was measured.
+        rows: in order.
+        peers: by row, what it is put beside; AdamW where it is not in there.
+    """
+    digits = "{:.2f}".format if task.higher_is_better else "{:.4g}".format
+    lines, on_cpu = [], True
+    for row in rows:
+        stored = store.read(*long.names(name, row.name))
+        peer = (peers or {}).get(row.name, "adamw")
+        own = compared(store, name, row.name, peer)
         if own is not None:
+            finals, on_cpu = stored["final"], "device" not in stored["protocol"]
             seconds = statistics.mean(final["looks"][-1]["seconds"] for final in finals)
             cells = [
                 str(len(finals)),
                 f"{own.steps:.0f}" if math.isfinite(own.steps) else "–",
-                "" if row.name == "adamw" else saved(own),
-                "" if row.name == "adamw" else ends(difference(finals, finals_of(store, name, "adamw")), signed),
+                "" if row.name == peer else saved(own),
+                "" if row.name == peer else ends(difference(finals, finals_of(store, name, peer)), signed),
                 ends(Ends.of([final["validation"] for final in finals]), "{:.4g}".format),
-                ends(Ends.of([final["test"] for final in finals]), metric),
-                f"{seconds:.0f}",
+                ends(Ends.of([final["test"] for final in finals]), digits),
+                *([f"{seconds:.0f}"] if on_cpu else []),  # a GPU was shared
             ]
-            rows.append([row.title, *cells])
+            lines.append([row.title, *cells])
+    whose = "AdamW" if peers is None else "the peer"
     titles = [
         "seeds",
-        "steps to AdamW's final loss",
+        f"steps to {whose}'s final loss",
         "sooner",
-        "loss less AdamW's, same seeds",
+        f"loss less {whose}'s, same seeds",
         "final validation loss",
         task.metric_name,
-        "CPU seconds",
+        *(["CPU seconds"] if on_cpu else []),
     ]
-    return table([f"**{task.title}**", *titles], rows)
+    return table([f"**{title}**", *titles], lines) if lines else "No results are stored.\n"
 
 
-def gpu_runs(store: Store) -> str:
-    """Return the rows that were trained on a GPU, as far as there are results."""
-    rows = []
-    for network in gpu.NETWORKS.values():
-        for row in LONG_ROWS["cifar10-nin-5"].values():
-            stored = store.read(*long.names(network.task, row.name))
-            if stored:
-                finals, protocol = stored["final"], stored["protocol"]
-                seconds = statistics.mean(final["looks"][-1]["seconds"] for final in finals)
-                cells = [
-                    f"{protocol['device']}, {protocol['precision']}",
-                    *(str(protocol["epochs"]), str(len(finals))),
-                    ends(Ends.of([final["validation"] for final in finals]), "{:.4g}".format),
-                    ends(Ends.of([final["test"] for final in finals]), "{:.2f}".format),
-                    f"{seconds:.0f}",
-                ]
-                rows.append([network.title, row.title, *cells])
-    titles = ["device", "epochs", "seeds", "final validation loss", "test accuracy, %", "seconds"]
-    return table(["network", "", *titles], rows) if rows else "No results are stored.\n"
+def cpu_runs(store: Store, name: str) -> str:
+    task = LONG[name].task
+    return long_runs(store, name, task.title, task, LONG_ROWS[name].values())
+
+
+def gpu_runs(store: Store, name: str, title: str, like: str, peers: Mapping[str, str] | None = None) -> str:
+    """Return the rows of a task that was trained on a GPU, with those of a task for the CPU."""
+    return long_runs(store, name, title, LONG[like].task, LONG_ROWS[like].values(), peers)
 
 
 def ablations(store: Store, question: str) -> str:
@@ -221,6 +229,18 @@ def peers_of(store: Store, task: str, question: str, case: str) -> list[Mapping[
     return [final for final in found if final["seed"] in CHOOSING]
 
 
+def long_tables(store: Store) -> dict[str, str]:
+    """Return the tables of the long runs by name."""
+    return {
+        **{f"long-{name}": cpu_runs(store, name) for name in (GPT_TASK, "gpt-10000", "mnist-20")},
+        "long-gpt-10000-gpu": gpu_runs(store, "gpt-10000-gpu", LONG["gpt-10000"].task.title, "gpt-10000"),
+        **{
+            f"long-{network.task}": gpu_runs(store, network.task, network.title, "cifar10-nin-5", CIFAR_PEERS)
+            for network in gpu.NETWORKS.values()
+        },
+    }
+
+
 def blocks(store: Store) -> dict[str, str]:
     """Return the generated parts by name."""
     return {
@@ -229,10 +249,7 @@ def blocks(store: Store) -> dict[str, str]:
         "carried-short": carried_short(store),
         "carried-leads": leads(store),
         "carried-sgd": beside_sgd(store),
-        "long-gpt": long_runs(store, GPT_TASK),
-        "long-gpt-more": long_runs(store, "gpt-10000"),
-        "long-mnist": long_runs(store, "mnist-20"),
-        "long-gpu": gpu_runs(store),
+        **long_tables(store),
         "ablation-warmup": ablations(store, "warmup"),
         "ablation-batch": ablations(store, "batch"),
     }

@@ -20,7 +20,7 @@ from benchmarks.training.results import Store, rounded
 from benchmarks.training.schedules import Regime
 from benchmarks.training.spaces import Space
 from benchmarks.training.tasks import Split, Task
-from benchmarks.training.trial import LOOKS, Outcome, measure, moved, run
+from benchmarks.training.trial import LOOKS, Outcome, described, measure, moved, run
 
 SEEDS = (1, 2, 3)
 TUNING_SEED = 0
@@ -241,10 +241,3 @@ def repeated(
             done.append(final_run(task, fit, row, regime, setting, seed, advance))
             store.write(result, *names)
     return result
-
-
-def described(device: torch.device) -> str:
-    """Return what the device is, for the record."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1)

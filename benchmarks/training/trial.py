@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.training.optimizers import Row
-from benchmarks.training.schedules import Regime
 from benchmarks.training.tasks import Split, Task
+
+if TYPE_CHECKING:  # their search spaces are optuna's, which the long runs do without
+    from benchmarks.training.optimizers import Row
+    from benchmarks.training.schedules import Regime
 
 LOOKS = 25
 """How often a run is looked at: whether its loss is finite and, if asked for, at its validation loss."""
@@ -67,8 +69,8 @@ def moved(split: Split, device: torch.device) -> Split:
 def run(
     task: Task,
     fit: tuple[Split, Split],
-    row: Row,
-    regime: Regime,
+    row: "Row",
+    regime: "Regime",
     drawn: Mapping[str, Any],
     seed: int,
     *,
@@ -149,3 +151,10 @@ def measure(task: Task, model: torch.nn.Module, split: Split) -> float:
     """Return the metric of a model on a split."""
     model.eval()
     return task.metric(model, *split)
+
+
+def described(device: torch.device) -> str:
+    """Return what the device is, for the record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1)

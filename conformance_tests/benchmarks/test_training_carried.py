@@ -244,8 +244,8 @@ def test_tables_leave_out_what_was_not_run(tmp_path: Path) -> None:
             (tmp_path / path.name).write_bytes(path.read_bytes())
     before, after = report_carried.blocks(STORE), report_carried.blocks(store)
     assert before.keys() == after.keys()
-    assert "lead 5" in before["long-gpt"]
-    assert "lead 5" not in after["long-gpt"]
+    assert "lead 5" in before["long-gpt-2000"]
+    assert "lead 5" not in after["long-gpt-2000"]
 
 
 def test_the_warm_up_of_no_steps_starts_at_the_peak() -> None:

@@ -1,8 +1,11 @@
-"""The GPU's command plans, trains and resumes; optimizers without a learning rate run as their authors say."""
+"""CIFAR-10 on a GPU, here on a CPU: the command plans, trains and resumes."""
 
 # ruff: noqa: E402 (the imports follow the checks that they can succeed)
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +19,18 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 import numpy as np
 import torch
 
-from benchmarks.training import cifar, data, free, gpu, long, models, report_carried, report_free, trial
+from benchmarks.training import cifar, data, gpu, long, models, report_carried, trial
 from benchmarks.training.long_rows import CIFAR
-from benchmarks.training.long_tasks import wide_nin
-from benchmarks.training.results import Store, rounded
-from benchmarks.training.tasks import TASKS, Task
-from conformance_tests.benchmarks.training_line import line
+from benchmarks.training.long_tasks import LONG, wide_nin
+from benchmarks.training.results import Store
 
 CPU = torch.device("cpu")
 STORE = Store()
+ROOT = Path(__file__).parents[2]
 
 
-# --- CIFAR-10 on a GPU, here on a CPU --------------------------------------------------------------------------------
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])}
 
 
 @pytest.fixture
@@ -62,14 +65,38 @@ def test_the_gpu_command_trains_every_row_and_resumes(tmp_path: Path, capsys: py
     assert stored["protocol"]["epochs"] == 1
     assert stored["protocol"]["steps"] == 1
     assert stored["protocol"]["device"].startswith("CPU")
-    table = report_carried.gpu_runs(Store(tmp_path))
-    assert all(row.title in table for row in CIFAR.values())
+    tables = report_carried.long_tables(Store(tmp_path))
+    assert all(row.title in tables[f"long-{n.task}"] for row in CIFAR.values() for n in gpu.NETWORKS.values())
 
     assert gpu.main([*arguments, "--minutes", "100"]) == 0  # nothing is missing, so nothing is measured
     assert "s an epoch" not in capsys.readouterr().out
     assert {path: path.read_bytes() for path in tmp_path.glob("*.json")} == files
     assert gpu.main([*arguments, "--samples", "512"]) == 1
     assert "different: samples, steps" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("random_images")
+def test_the_gpu_command_takes_a_number_of_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["--network", "nin", "--optimizer", "adamw", "--seeds", "1,2"]
+    assert gpu.main([*rows, "--device", "cpu", "--epochs", "3", "--samples", "256", "--out", str(tmp_path)]) == 0
+    assert "s an epoch" not in capsys.readouterr().out
+    stored = Store(tmp_path).read("long", "cifar10-nin-gpu", "adamw")
+    assert [len(run["looks"]) for run in stored["final"]] == [3, 3]
+
+
+@pytest.mark.parametrize("module", ["gpu", "long"])
+def test_runs_with_given_settings_need_no_optuna(module: str) -> None:
+    code = f"import sys; sys.modules['optuna'] = None; import benchmarks.training.{module}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
+
+
+def test_results_of_a_gpu_stand_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long, "described", lambda device: "a GPU")
+    task = LONG["gpt-10000"]
+    moved = long.on_device(task, torch.device("cuda"))
+    assert moved.name == "gpt-10000-gpu"
+    assert moved.about["device"] == "a GPU"
+    assert long.on_device(task, CPU) is task
 
 
 def test_gpu_runs_have_equal_parts_of_the_time() -> None:
@@ -95,7 +122,7 @@ def test_the_gpu_command_refuses_budgets_out_of_range(
 
 
 def test_the_gpu_table_says_that_nothing_was_run(tmp_path: Path) -> None:
-    assert report_carried.gpu_runs(Store(tmp_path)) == "No results are stored.\n"
+    assert report_carried.long_tables(Store(tmp_path))["long-cifar10-nin-gpu"] == "No results are stored.\n"
 
 
 def test_gpu_images_are_shifted_and_mirrored() -> None:
@@ -198,75 +225,3 @@ def test_committed_gpu_results_are_complete() -> None:
         found = [stored for row in CIFAR if (stored := STORE.read(*long.names(network.task, row)))]
         assert len({str({**stored["protocol"], "setting": None}) for stored in found}) <= 1
         assert all(stored["protocol"]["samples"] == cifar.TRAIN for stored in found)
-
-
-# --- optimizers that choose their own step sizes ---------------------------------------------------------------------
-
-
-def short_line() -> Task:
-    x = torch.linspace(-1, 1, 40)[:, None]
-    split = (x, 2 * x[:, 0])
-    return replace(line(lambda: split), fit=lambda: (split, split), steps=50)
-
-
-@pytest.mark.parametrize("row", free.FREES, ids=lambda row: row.name)
-def test_free_rows_train_and_resume(row: free.Free, tmp_path: Path) -> None:
-    """Schedule-Free raises an error by itself if it steps in evaluation mode."""
-    if row.package:
-        pytest.importorskip(row.package, reason=f"the row needs {row.package}")
-    store = Store(tmp_path)
-    stored = free.complete(short_line(), row, store, CPU)
-    assert [run["seed"] for run in stored["final"]] == list(free.ALL_SEEDS)
-    for run in stored["final"]:
-        assert run["looks"][-1]["validation"] < run["looks"][0]["validation"]
-    assert (row.package or "package") in str(stored.get("package", "package"))
-    before = store.path(*free.names("line", row)).read_bytes()
-    free.complete(short_line(), row, store, CPU)
-    assert store.path(*free.names("line", row)).read_bytes() == before
-
-
-def test_a_free_model_is_looked_at_where_schedule_free_averages() -> None:
-    """With a constant gradient Adam's steps have size lr; x is the mean of the iterates z, not the last one."""
-    pytest.importorskip("schedulefree", reason="the row needs it")
-    model = torch.nn.Linear(1, 1, bias=False).double()
-    torch.nn.init.zeros_(model.weight)
-    optimizer, seen = free.schedule_free(model, lambda: torch.zeros(()), lr=0.1, betas=(0.9, 0.999))
-    one, steps = torch.ones(1, 1, dtype=torch.float64), 10
-    seen.train()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        (-seen(one)).sum().backward()
-        optimizer.step()
-    z, x = 0.1 * steps, 0.1 * (steps + 1) / 2  # Adam's steps are lr
-    y = 0.1 * z + 0.9 * x
-    assert model.weight.item() == pytest.approx(y, rel=1e-6)
-    seen.eval()
-    assert seen(one).item() == pytest.approx(x, rel=1e-6)
-    seen.train()
-    assert seen(one).item() == pytest.approx(y, rel=1e-6)
-
-
-def test_free_tables_have_a_row_for_each_optimizer_with_results(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    assert len(report_free.blocks(store)["free"].splitlines()) == 2
-    final = {"seed": 1, "finished": True, "test": 91.0, "looks": [{"seconds": 2.0, "validation": 0.25}]}
-    store.write({"final": [final, {**final, "finished": False}]}, "free", "digits", "prodigy")
-    row = report_free.blocks(store)["free"].splitlines()[2]
-    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
-        *(free.BY_NAME["prodigy"].title, "2", "diverged (0.25 … diverged)"),
-        *[""] * (len(free.FREE_TASKS) - 1),
-    ]
-    assert "91.00; 2.0 s" in report_free.blocks(store)["free-test"]
-
-
-def test_committed_free_results_are_of_this_code() -> None:
-    found = set()
-    for task, row in itertools.product(free.FREE_TASKS, free.FREES):
-        stored = STORE.read(*free.names(task, row))
-        if not stored:
-            continue
-        found.add((task, row.name))
-        assert stored["regime"] == row.regime.name
-        assert stored["protocol"]["setting"] == rounded(row.setting(TASKS[task]))
-        assert [run["seed"] for run in stored["final"]] == list(free.ALL_SEEDS)
-    assert {(task, name) for task in free.FREE_TASKS for name in free.BY_NAME if name != "newton-cosine"} <= found
