@@ -112,6 +112,7 @@ def test_a_fast_path_goes_on_where_a_compiled_one_stopped() -> None:
         assert difference(ours, plain) < 1e-6
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 @pytest.mark.parametrize("momentum", [None, 0.9])
 @pytest.mark.parametrize("lr_in_tensor", [True, False])
