@@ -150,16 +150,18 @@ def test_memory_layouts_do_not_change_the_step(optimizer: Any, flags: dict[str, 
     assert p.is_contiguous(memory_format=torch.channels_last) == (layout == "channels_last")
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("flags", [{"fused": True}, {"foreach": True}, {"published_decay": True}], ids=str)
-def test_large_tensors_are_updated_block_by_block(flags: dict[str, Any], monkeypatch: Any) -> None:
+def test_large_tensors_are_updated_block_by_block(optimizer: Any, flags: dict[str, Any], monkeypatch: Any) -> None:
     """Blocks cut tensors of equal layout, and take others whole."""
     monkeypatch.setattr(_tensors, "CACHE_BLOCK_NUMEL", 2**10)
+    monkeypatch.setattr(fused_sgd, "DECAY_BLOCK_NUMEL", 2**10)
     shapes = ((300_000,), (5,), (400, 400), (3, 100, 10, 10))
     ours, plain = parameters(torch.float64, shapes), parameters(torch.float64, shapes)
     ours[2].data = ours[2].data.t().contiguous().t()
-    flags = {"lr": 0.03, "weight_decay": 0.2, **flags}
-    a = inna_torch.INNAprop(ours, **flags)
-    b = inna_torch.INNAprop(plain, **{**flags, "fused": False, "foreach": None})
+    flags = {"lr": 0.05, "weight_decay": 0.2, **flags}
+    a = optimizer(ours, **flags)
+    b = optimizer(plain, **{**flags, "fused": False, "foreach": None})
     for k in range(3):
         set_gradients(ours, k)
         ours[2].grad = ours[2].grad.t().contiguous().t()

@@ -40,9 +40,11 @@ import torch
 from inna_core.coefficients import Coefficients
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
-from inna_torch._tensors import TORCH, Tensors, local_shard
+from inna_torch._tensors import TORCH, Tensors, blocks, local_shard
 
 MAX_AMPLIFICATION = 2.0
+DECAY_BLOCK_NUMEL = 2**20
+"""Elements of a block that stays in the cache that a CPU's threads share."""
 DEVICES = ("cpu", "cuda", "mps") if hasattr(torch, "_fused_sgd_") else ()
 """Device types for which torch has the kernel."""
 
@@ -138,26 +140,36 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
 
 
 def run(step: KernelStep, batch: Batch, hyper: Hyperparameters) -> None:
-    params, grads = batch.params, batch.grads
-    buffers = scaled_velocities(batch, step.scale) if batch.scaled else batch.slots["velocity"]
+    velocities = scaled_velocities(batch, step.scale) if batch.scaled else batch.slots["velocity"]
+    columns = [batch.params, batch.grads, velocities]
     if batch.device.type != "cpu":
-        params, grads, buffers = equal_strides([params, grads, buffers])
-    if hyper.weight_decay:
-        decay = hyper.lr * hyper.weight_decay
-        if hyper.published_decay:
-            push = decay * (1 - hyper.coefficients.alpha_beta) / hyper.coefficients.beta
-            TORCH._foreach_add_(buffers, params, alpha=-push * step.scale)
-        if batch.device.type == "cpu":
-            # for small tensors faster there than _foreach_mul_
-            TORCH._fused_sgd_(params, params, [], **arguments(decay))
-        else:
-            TORCH._foreach_mul_(params, 1 - decay)
-    if step.gradient:
-        TORCH._foreach_add_(params, grads, alpha=step.gradient)
-    TORCH._fused_sgd_(params, grads, buffers, **step.arguments)
+        parts = [equal_strides(columns)]
+    elif hyper.weight_decay:  # a pass of its own, after which the parameters are to be in the cache still
+        parts = blocks(columns, DECAY_BLOCK_NUMEL, shared=DECAY_BLOCK_NUMEL)
+    else:
+        parts = [columns]
+    for params, grads, buffers in parts:
+        if hyper.weight_decay:
+            decay(hyper, params, buffers, step.scale)
+        if step.gradient:
+            TORCH._foreach_add_(params, grads, alpha=step.gradient)
+        TORCH._fused_sgd_(params, grads, buffers, **step.arguments)
     if step.new_scale != step.scale:
         for state in batch.states:
             state.scale = step.new_scale
+
+
+def decay(hyper: Hyperparameters, params: Tensors, buffers: Tensors, scale: float) -> None:
+    """Apply decoupled weight decay (`inna_core.weight_decay`) to parameters and to velocities times a scale."""
+    shrink = hyper.lr * hyper.weight_decay
+    if hyper.published_decay:
+        _, beta, _, alpha_beta = hyper.coefficients
+        TORCH._foreach_add_(buffers, params, alpha=-shrink * (1 - alpha_beta) / beta * scale)
+    if params[0].is_cpu:
+        # for small tensors faster there than _foreach_mul_
+        TORCH._fused_sgd_(params, params, [], **arguments(shrink))
+    else:
+        TORCH._foreach_mul_(params, 1 - shrink)
 
 
 def scaled_velocities(batch: Batch, scale: float) -> Tensors:
