@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
+from benchmarks.training import gpu
 from benchmarks.training.carried_scores import GPT_TASK, LONG_NAMES, curve, finals_of
 from benchmarks.training.long_tasks import LONG
 from benchmarks.training.results import Store
@@ -22,20 +23,25 @@ SHOWN = {
 
 def carried(store: Store) -> Any:
     """Return the mean validation loss from AdamW's settings, a panel for each task, the short ones first."""
-    tasks = [task for task in (*TASKS, GPT_TASK, "mnist-20") if finals_of(store, task, "adamw")]
+    titles = {
+        **{name: task.title for name, task in TASKS.items()},
+        **{name: LONG[name].task.title for name in (GPT_TASK, "gpt-10000", "mnist-20")},
+        **{network.task: f"{network.title}, on a GPU" for network in gpu.NETWORKS.values()},
+    }
+    tasks = [task for task in titles if finals_of(store, task, "adamw")]
     columns = 4
     rows = math.ceil(len(tasks) / columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 3.2 * rows), dpi=90, squeeze=False)
     for axis, task in zip(axes.flat, tasks, strict=False):
         seeds = {final["seed"] for final in finals_of(store, task, "adamw")}
         for name, style in SHOWN.items():
-            finals = finals_of(store, task, LONG_NAMES[name] if task in LONG else name)
+            finals = finals_of(store, task, name if task in TASKS else LONG_NAMES[name])
             if {final["seed"] for final in finals} == seeds:  # a curve of other seeds would mislead
                 mean = curve(finals)
                 axis.plot(mean.steps, mean.losses, label=BY_NAME[name].title, **style)
         last = curve(finals_of(store, task, "adamw")).last
         axis.axhline(last, color="black", linewidth=0.6)
-        axis.set(title=(LONG[task].task if task in LONG else TASKS[task]).title, xlabel="step", yscale="log")
+        axis.set(title=titles[task], xlabel="step", yscale="log")
         seen = [
             y for line in axis.lines[:-1] for y in line.get_ydata()[len(line.get_ydata()) // 8 :] if math.isfinite(y)
         ]
