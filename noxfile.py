@@ -118,12 +118,14 @@ def nightly(session: nox.Session) -> None:
 
 @nox.session(python=False, default=False)
 def gpu(session: nox.Session) -> None:
-    """Run all CUDA and CuPy rows in the Python that runs nox, and print a summary for docs/conformance.md.
+    """Run all CUDA and CuPy rows in the Python that runs nox, with a summary for docs/conformance.md; then time steps.
 
     Rows go to whichever worker is free: they start no backend, and one host has most of them.
     """
     arguments = ("-m", TIERS["gpu"], "-n", "4", "--dist", "load", "--summary", "-q")
     session.run(sys.executable, "-m", "pytest", *arguments, *session.posargs, external=True)
+    env = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])}
+    session.run(sys.executable, "-m", "benchmarks.torch_step", "--device", "cuda", env=env, external=True)
 
 
 @nox.session(default=False)
