@@ -5,7 +5,7 @@
 The learning rate is constant, and the sharpness rises to where the steps are barely stable: the edge of stability.
 """
 
-import sys
+import argparse
 
 import torch
 
@@ -38,4 +38,6 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", help="of the picture, with the ending of its format")
+    main(parser.parse_args().path)

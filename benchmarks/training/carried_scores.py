@@ -103,7 +103,8 @@ class Comparison:
 
 
 def last_loss(final: Mapping[str, Any]) -> float | None:
-    return final["looks"][-1]["validation"] if final["finished"] else None
+    """Return the validation loss at the end, on all of the split; looks at long runs may take a part of it."""
+    return final.get("validation", final["looks"][-1]["validation"]) if final["finished"] else None
 
 
 def compare(finals: Finals, peers: Finals) -> Comparison:

@@ -3,6 +3,7 @@
 python -m conformance_tests.portable.hand_over
 """
 
+import argparse
 import os
 import tempfile
 
@@ -41,6 +42,7 @@ def table(training: Training, workers: dict[str, Worker], folder: str) -> list[s
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     os.environ.update(JAX_ENABLE_X64="1", TF_CPP_MIN_LOG_LEVEL="2")
     workers = {host: Worker(env) for host, (_, _, env) in HOSTS.items()}
     with tempfile.TemporaryDirectory() as folder:
