@@ -240,7 +240,7 @@ def test_an_integer_damping_can_be_injected() -> None:
     optimizer, params = optax.inject_hyperparams(inna_optax.newton_summary)(damping=2), {"w": jnp.ones(2)}
     state: Any = optimizer.init(params)
     inner = between_two_summaries(inna_optax.newton_summary(), params)
-    updates, _ = optimizer.update(params, state._replace(inner_state=inner), params, value_fn=no_loss)
+    updates: Any = optimizer.update(params, state._replace(inner_state=inner), params, value_fn=no_loss)[0]
     assert np.array_equal(updates["w"], [-2.0, -2.0])
 
 
@@ -272,7 +272,8 @@ def test_gradients_may_have_another_precision(gradient: str) -> None:
 
     optimizer, params = inna_optax.newton_summary(), {"w": jnp.ones(2, jnp.float32)}
     state, grads = between_two_summaries(optimizer, params), {"w": jnp.asarray([0.5, -2.0], gradient)}
-    updates, new_state = optimizer.update(grads, state, params, value_fn=no_loss)
+    found: Any = optimizer.update(grads, state, params, value_fn=no_loss)
+    updates, new_state = found
     assert updates["w"].dtype == new_state.algorithm["momentum"]["w"].dtype == jnp.float32
     assert np.allclose(updates["w"], -0.3 * grads["w"].astype("float32"), rtol=1e-6)
 
