@@ -174,7 +174,7 @@ class Elementwise:
             published=self.published_decay,
             xp=jnp,
         )
-        grad, state = grad.astype(theta.dtype), state_of(self.algorithm, slots, lambda: step.astype(scalar_dtype))
+        grad, state = grad.astype(theta.dtype), state_of(self.algorithm, slots, lambda: as_scalar(step, scalar_dtype))
         # published decay and compensation compute the new state from the old parameter, which must be kept anyway
         if without_params or self.published_decay or compensation is not None or not traced_for_one_cpu(theta):
             delta, new_state = update(grad, state)
