@@ -68,7 +68,7 @@ def newton_summary(
     ``INNAprop()`` this is INNA (INNAprop) without a learning rate.
 
     Call ``update`` under ``jax.jit``, as in the example: outside of it every refresh compiles anew and takes seconds.
-    `jax.vmap` over ``update`` needs ``jax.enable_x64``, since a refresh is solved in float64.
+    ``jax.vmap`` over it needs ``jax.enable_x64``, since a refresh is solved in float64.
 
     Args:
         algorithm: gives the direction u (default `inna_core.Momentum`, as in the paper).
