@@ -153,6 +153,7 @@ MUTANTS = (
     Mutant("keras on torch: the wrong group decays", KERAS, "self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0", "0.0 if self.weight_decay and self._use_weight_decay(variable) else self.weight_decay or 0.0", rows("torch and excluded_from_decay", KERAS_HOST)),
     Mutant("optax: schedule one step late", OPTAX, "self.current_lr(state.step)", "self.current_lr(state.step + 1)", rows("optax-float", LOCKSTEP)),
     Mutant("optax: steps not counted", OPTAX, "optax.safe_increment(state.step)", "state.step", rows("optax", "matrix/test_innaprop.py")),
+    Mutant("optax: eager steps in the order for compilers", OPTAX, "isinstance(x, Tracer) and jax.default", "jax.default", rows("eager", "optax_host/test_compiled.py")),
     Mutant("optax: lr in float64", OPTAX, "lr=as_scalar(lr, scalar_dtype)", "lr=lr", rows("optax-float32 and decaying", LOCKSTEP)),
     Mutant("optax: injected integers refused", OPTAX, "value.astype(float) if integral else value", "value", rows("integers_can_be_injected", COMPOSITIONS)),
     Mutant("optax: a compensation for nothing", OPTAX, "compensated = self.kahan_sum or any(", "compensated = True or any(", rows("map_params_lays", COMPOSITIONS)),

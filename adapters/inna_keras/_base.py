@@ -149,7 +149,7 @@ class Elementwise(keras.optimizers.Optimizer):
         """
         grads = list(grads)
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        # Keras raises its own error for None
+        # Keras makes no step without gradients, and raises its own error if it knows no variables
         if grads and variables and len(grads) != len(variables):
             raise ValueError(f"Invalid grads: {len(grads)} gradients (expected {len(variables)}, one a variable)")
         if variables:

@@ -1,5 +1,6 @@
 """The transformation behind `inna` and `innaprop`: an algorithm of `inna_core`, run on every leaf of a pytree."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jax.tree_util import keystr
 
 from inna_core._validation import checked_choice, checked_number, is_complex, is_narrow, is_real_floating
@@ -172,9 +174,9 @@ class Elementwise:
             published=self.published_decay,
             xp=jnp,
         )
-        grad, state = grad.astype(theta.dtype), state_of(self.algorithm, slots, lambda: step.astype(scalar_dtype))
+        grad, state = grad.astype(theta.dtype), state_of(self.algorithm, slots, lambda: as_scalar(step, scalar_dtype))
         # published decay and compensation compute the new state from the old parameter, which must be kept anyway
-        if without_params or self.published_decay or compensation is not None or not on_one_cpu():
+        if without_params or self.published_decay or compensation is not None or not traced_for_one_cpu(theta):
             delta, new_state = update(grad, state)
         else:
             delta, new_state = update_state_after_params(update, grad, state, theta, jnp)
@@ -186,8 +188,9 @@ class Elementwise:
         return delta.astype(param.dtype), new_state._asdict(), compensation
 
 
-def on_one_cpu() -> bool:
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
+def traced_for_one_cpu(x: Any) -> bool:
+    """Return whether an array belongs to a program that XLA makes for one CPU."""
+    return isinstance(x, Tracer) and jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def check_structure(updates: Any, velocity: Any, params: Any) -> None:
@@ -250,6 +253,18 @@ def floating(value: Any) -> Any:
     """Return integer arrays as floating-point ones: `optax.inject_hyperparams` makes them of Python's integers."""
     integral = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.integer)
     return value.astype(float) if integral else value
+
+
+def scalar_dtype(params: Any) -> Any:
+    """Return the real dtype in which parameters are updated, the widest of them."""
+    return jnp.result_type(jnp.float32, *(jnp.finfo(as_leaf(p).dtype).dtype for p in jax.tree.leaves(params)))
+
+
+def cond(due: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    """Return ``lax.cond``, without its compilation where the condition is known."""
+    if isinstance(due, Tracer):
+        return jax.lax.cond(due, then, otherwise)
+    return then() if due else otherwise()
 
 
 def wide(x: jax.Array) -> jax.Array:

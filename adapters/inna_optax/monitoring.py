@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
 from inna_core._validation import is_complex
 from inna_core.algorithm import state_of
@@ -21,7 +20,7 @@ from inna_core.monitor import (
     measured,
     velocity_squares,
 )
-from inna_optax._transform import Elementwise, as_leaf, in_dtype
+from inna_optax._transform import Elementwise, as_leaf, cond, in_dtype, scalar_dtype
 
 
 class MonitorState(NamedTuple):
@@ -132,18 +131,6 @@ def monitor(
         return new_updates, MonitorState(new_state, metrics)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def cond(due: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-    """Return ``lax.cond``, without its compilation where the condition is known."""
-    if isinstance(due, Tracer):
-        return jax.lax.cond(due, then, otherwise)
-    return then() if due else otherwise()
-
-
-def scalar_dtype(params: Any) -> Any:
-    """Return the real dtype in which parameters are updated, the widest of them."""
-    return jnp.result_type(jnp.float32, *(jnp.finfo(as_leaf(p).dtype).dtype for p in jax.tree.leaves(params)))
 
 
 def leaf_states(transform: Elementwise, state: Any, dtype: Any) -> list[Any]:

@@ -261,6 +261,16 @@ def as_keras_does() -> dict[str, Any]:
     }
 
 
+def one_step(constraint: str | None) -> np.ndarray:
+    """Return the weights after one step from 0 to targets of either sign."""
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(3, use_bias=False, kernel_initializer="zeros", kernel_constraint=constraint)]
+    )
+    x, y = ops.convert_to_tensor(np.ones((4, 2), "float32")), ops.convert_to_tensor([[1.0, -1.0, -2.0]] * 4)
+    inna_keras.NewtonSummary(model, "mse").step(x, y, x, y)
+    return ops.convert_to_numpy(model.trainable_variables[0])
+
+
 def promoted() -> str:
     """Return the dtype that Keras gives a result of two float64 tensors."""
     return keras.backend.result_type("float64", "float64")

@@ -192,3 +192,100 @@ def test_gradients_of_another_structure_are_named() -> None:
         wrong = state._replace(algorithm={"momentum": {momentum: jnp.ones(2)}})
         with pytest.raises(ValueError, match=rf"{message}a tree .* \(expected the structure of params, "):
             optimizer.update({gradients: jnp.ones(2)}, wrong, params, value_fn=lambda p: jnp.sum(p["w"]))
+
+
+def test_a_wrong_state_is_named() -> None:
+    skip_without("jax", "optax")
+    import jax.numpy as jnp
+    import optax
+
+    import inna_optax
+
+    params = {"w": jnp.ones(2)}
+    with pytest.raises(TypeError, match=r"Invalid state: \w+ \(expected NewtonSummaryState, as init returns it\)"):
+        inna_optax.newton_summary().update(params, optax.sgd(0.1).init(params), params, value_fn=jnp.sum)
+
+
+def between_two_summaries(optimizer: Any, params: Any) -> Any:
+    """Return a state whose next step takes the step sizes that it finds."""
+    import jax.numpy as jnp
+
+    state = optimizer.init(params)
+    sizes = state.sizes._replace(refreshes=jnp.asarray(9, jnp.int32), eta=jnp.ones_like(state.sizes.eta))
+    return state._replace(step=jnp.asarray(101, jnp.int32), sizes=sizes)
+
+
+def no_loss(params: Any) -> Any:
+    raise AssertionError("The loss was called between two summaries")
+
+
+def test_a_schedule_of_negative_dampings_is_refused() -> None:
+    skip_without("jax", "optax")
+    import jax.numpy as jnp
+
+    import inna_optax
+
+    optimizer, params = inna_optax.newton_summary(damping=lambda step: -1.0), {"w": jnp.ones(2)}
+    with pytest.raises(ValueError, match=r"Invalid damping: -1.0 \(expected a finite number >= 0\)"):
+        optimizer.update(params, between_two_summaries(optimizer, params), params, value_fn=no_loss)
+
+
+def test_an_integer_damping_can_be_injected() -> None:
+    skip_without("jax", "optax")
+    import jax.numpy as jnp
+    import optax
+
+    import inna_optax
+
+    optimizer, params = optax.inject_hyperparams(inna_optax.newton_summary)(damping=2), {"w": jnp.ones(2)}
+    state: Any = optimizer.init(params)
+    inner = between_two_summaries(inna_optax.newton_summary(), params)
+    updates: Any = optimizer.update(params, state._replace(inner_state=inner), params, value_fn=no_loss)[0]
+    assert np.array_equal(updates["w"], [-2.0, -2.0])
+
+
+@pytest.mark.parametrize("kind", ["Python numbers", "NumPy", "abstract"])
+def test_the_state_is_made_from_leaves_that_are_no_jax_arrays_yet(kind: str) -> None:
+    skip_without("jax", "optax")
+    import jax
+    import jax.numpy as jnp
+
+    import inna_optax
+
+    kinds: dict[str, Any] = {
+        "Python numbers": float,
+        "NumPy": np.asarray,
+        "abstract": lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+    }
+    params = {"w": jnp.asarray(1.5)}
+    want = inna_optax.newton_summary().init(params)
+    found = inna_optax.newton_summary().init(jax.tree.map(kinds[kind], params))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), found) == jax.tree.map(lambda x: (x.shape, x.dtype), want)
+
+
+@pytest.mark.parametrize("gradient", ["bfloat16", "float16"])
+def test_gradients_may_have_another_precision(gradient: str) -> None:
+    skip_without("jax", "optax")
+    import jax.numpy as jnp
+
+    import inna_optax
+
+    optimizer, params = inna_optax.newton_summary(), {"w": jnp.ones(2, jnp.float32)}
+    state, grads = between_two_summaries(optimizer, params), {"w": jnp.asarray([0.5, -2.0], gradient)}
+    found: Any = optimizer.update(grads, state, params, value_fn=no_loss)
+    updates, new_state = found
+    assert updates["w"].dtype == new_state.algorithm["momentum"]["w"].dtype == jnp.float32
+    assert np.allclose(updates["w"], -0.3 * grads["w"].astype("float32"), rtol=1e-6)
+
+
+def test_gradients_of_another_shape_or_kind_are_named() -> None:
+    skip_without("jax", "optax")
+    import jax.numpy as jnp
+
+    import inna_optax
+
+    optimizer, params = inna_optax.newton_summary(), {"w": jnp.ones(2)}
+    state = between_two_summaries(optimizer, params)
+    for wrong, message in ((jnp.ones(1), "shape"), (jnp.ones(2, int), "dtype")):
+        with pytest.raises((TypeError, ValueError), match=rf"Invalid updates\['w'\]: a gradient of {message} "):
+            optimizer.update({"w": wrong}, state, params, value_fn=no_loss)

@@ -10,6 +10,8 @@ optax = pytest.importorskip("optax", reason="optax is not installed")
 
 import jax.numpy as jnp  # noqa: E402
 
+import inna_core  # noqa: E402
+from conformance_tests.matrix.table import ALGORITHMS  # noqa: E402
 from conformance_tests.optax_host.scenarios import TRANSFORMS, make, one_step  # noqa: E402
 from inna_core.schedules import PowerDecay  # noqa: E402
 
@@ -51,3 +53,15 @@ def test_a_donated_step_copies_nothing(name: str, rate: str) -> None:
     assert copies(compiled.as_text()) == []
     # nor does it compute any array that it does not return
     assert compiled.memory_analysis().temp_size_in_bytes < min(p.nbytes for p in params)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.name)
+def test_an_eager_step_evaluates_an_algorithm_once_a_leaf(algorithm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a compiler gains from the order of evaluation that saves copies."""
+    own, calls = getattr(inna_core, algorithm.name), []
+    update = own.update
+    monkeypatch.setattr(own, "update", lambda *args, **kwargs: calls.append(args) or update(*args, **kwargs))
+    transform = make(algorithm.optax)
+    params = [jnp.ones(shape, jnp.float32) for shape in SHAPES]
+    one_step(transform, params, transform.init(params), params)
+    assert len(calls) == len(SHAPES)

@@ -197,6 +197,16 @@ def test_leaves_may_be_no_jax_arrays_yet(name: str, kind: str) -> None:
 
 
 @each_transform
+def test_a_restored_state_may_hold_numpy_arrays_and_a_plain_step(name: str) -> None:
+    transform, params, grads = make(name), tree(0), gradients()
+    _, state = rows.plain(transform, params, grads[:3])
+    restored = jax.tree.map(np.asarray, state)._replace(step=3)
+    (got, new_state), (want, _) = (rows.one_step(transform, params, one, grads[3]) for one in (restored, state))
+    assert largest_difference(got, want) == 0.0
+    assert step_of(new_state) == 4
+
+
+@each_transform
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_abstract_parameters_make_the_state(name: str, dtype: str) -> None:
     params = tree(0, dtype)

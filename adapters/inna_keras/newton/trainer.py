@@ -139,6 +139,8 @@ class NewtonSummary:
             cap = self.rule.velocity_cap
             new_states.append(newton.next_state(self.algorithm, g, state, p, max(size, 0.0), cap, ops))
             v.assign(p - size * u)
+            if v.constraint is not None:
+                v.assign(v.constraint(v))
         self.states = new_states
         for v, value in zip(others, new_other_values, strict=True):
             v.assign(value)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from inna_core.newton import Summary, check_order, partition
+from inna_optax._transform import as_leaf, scalar_dtype
 
 MAX_UNROLLED_GROUPS = 32
 """Above it the entries are differentiated in a loop; the unrolled program grows with the square of the groups."""
@@ -53,6 +54,7 @@ def summary(
         [0.5, 0.5]
     """
     check_order(order)
+    params = jax.tree.map(as_leaf, params)
     group_of, labels = partition_of(params, groups)
     leaves, treedef = jax.tree.flatten(params)
     if jax.tree.structure(direction) != treedef:
@@ -61,9 +63,7 @@ def summary(
     for p, u in zip(leaves, moves, strict=True):
         if jnp.shape(u) != p.shape:
             raise ValueError(f"Invalid direction: shape {jnp.shape(u)} (expected the parameter's, {p.shape})")
-    size = len(labels)
-    dtype = jnp.result_type(*(p.dtype for p in leaves))
-    dtype = jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
+    size, dtype = len(labels), scalar_dtype(params)
 
     def phi(mu: Any) -> Any:
         moved = [p + (mu[s] * u.astype(dtype)).astype(p.dtype) for p, u, s in zip(leaves, moves, group_of, strict=True)]
@@ -119,11 +119,11 @@ def partition_of(params: Any, groups: Any) -> tuple[list[int], list[str]]:
     """Return the group of each leaf, and the groups' labels."""
     paths, treedef = jax.tree.flatten_with_path(params)
     for _, p in paths:
-        if not jnp.issubdtype(jnp.asarray(p).dtype, jnp.floating):
-            raise TypeError(f"Invalid params: dtype {jnp.asarray(p).dtype} (expected a real floating-point dtype)")
+        if not jnp.issubdtype(p.dtype, jnp.floating):
+            raise TypeError(f"Invalid params: dtype {p.dtype} (expected a real floating-point dtype)")
     if not paths:
         raise ValueError("Invalid params: no arrays (expected at least one)")
     if groups is not None and not isinstance(groups, str | Sequence) and jax.tree.structure(groups) == treedef:
         groups = [str(label) for label in jax.tree.leaves(groups)]
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
-    return partition(names, [jnp.ndim(p) for _, p in paths], "tensor" if groups is None else groups)
+    return partition(names, [p.ndim for _, p in paths], "tensor" if groups is None else groups)

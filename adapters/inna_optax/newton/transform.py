@@ -11,7 +11,7 @@ from inna_core import newton
 from inna_core._validation import checked_number
 from inna_core.algorithm import Algorithm
 from inna_core.newton import StepSizes, StepSizeState, Summary
-from inna_optax._transform import leaves_along
+from inna_optax._transform import as_leaf, check_gradient, cond, floating, leaves_along, scalar_dtype
 from inna_optax.newton.derivatives import partition_of, summary
 
 
@@ -67,8 +67,8 @@ def newton_summary(
     `inna_core`. Every `period` steps eta is refreshed, see `inna_core.newton.controller`. With ``INNA()`` or
     ``INNAprop()`` this is INNA (INNAprop) without a learning rate.
 
-    Call ``update`` under ``jax.jit``, as in the example: outside of it every step compiles its summary anew, and a few
-    steps take minutes.
+    Call ``update`` under ``jax.jit``, as in the example: outside of it every refresh compiles anew and takes seconds.
+    ``jax.vmap`` over it needs ``jax.enable_x64``, since a refresh is solved in float64.
 
     Args:
         algorithm: gives the direction u (default `inna_core.Momentum`, as in the paper).
@@ -103,13 +103,12 @@ def newton_summary(
     source: Any = newton.checked_algorithm(algorithm)
     newton.checked_rule(rule)
     if not callable(damping):
-        damping = checked_number("damping", damping)
+        damping = checked_number("damping", floating(damping))
     fields: tuple[str, ...] = source.state_type._fields
 
     def init(params: Any) -> Any:
-        size = len(partition_of(params, groups)[1])
-        dtype = jnp.result_type(*(p.dtype for p in jax.tree.leaves(params)))
-        dtype = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+        params = jax.tree.map(as_leaf, params)
+        size, dtype = len(partition_of(params, groups)[1]), scalar_dtype(params)
         zeros = Summary(*(jnp.zeros(shape, dtype) for shape in ((size,), (size, size), (size,))))
 
         def field(name: str) -> Any:
@@ -124,22 +123,29 @@ def newton_summary(
         for name, value in (("params", params), ("value_fn", value_fn)):
             if value is None:
                 raise ValueError(f"Invalid {name}: None (expected an argument of update)")
+        if not isinstance(state, NewtonSummaryState):
+            raise TypeError(f"Invalid state: {type(state).__name__} (expected NewtonSummaryState, as init returns it)")
+        fraction = checked_number("damping", floating(damping(state.step))) if callable(damping) else damping
+        params = jax.tree.map(as_leaf, params)
         group_of, _ = partition_of(params, groups)
-        thetas, treedef = jax.tree.flatten(params)
-        grads = leaves_along("updates", updates, treedef, "params")
+        paths, treedef = jax.tree.flatten_with_path(params)
+        thetas = [p for _, p in paths]
+        grads = [as_leaf(g) for g in leaves_along("updates", updates, treedef, "params")]
+        for (path, p), g in zip(paths, grads, strict=True):
+            check_gradient(path, g, p)
+        grads = [g.astype(p.dtype) for g, p in zip(grads, thetas, strict=True)]
         slots = (leaves_along(f"state.{name}", state.algorithm[name], treedef, "params") for name in fields)
         columns = zip(*slots, strict=True)
         states = [source.state_type(*column) for column in columns]
         directions = [newton.direction(source, g, m, p, jnp) for g, m, p in zip(grads, states, thetas, strict=True)]
 
-        def refreshed(sizes: StepSizeState) -> StepSizeState:
+        def refreshed() -> StepSizeState:
             along = summary(value_fn, params, treedef.unflatten(directions), groups, order=rule.order)
-            return _update_in_float64(rule, along, sizes)
+            return _update_in_float64(rule, along, state.sizes)
 
         due = rule.due(state.step, state.sizes.refreshes)
-        sizes = jax.lax.cond(due, refreshed, lambda sizes: sizes, state.sizes)
+        sizes = cond(due, refreshed, lambda: state.sizes)
         eta = rule.step_sizes(sizes)
-        fraction = damping(state.step) if callable(damping) else damping
 
         deltas, new_states = [], []
         for g, m, p, u, s in zip(grads, states, thetas, directions, group_of, strict=True):
