@@ -190,13 +190,13 @@ class Elementwise(Optimizer):
         loaded: dict[str, Any] = {}
 
         def restore(_: Any) -> None:
-            # torch casts loaded entries to the parameters' dtype and moves counters; undo that
+            # torch casts loaded entries to the parameters' dtype, moves counters, and copies nothing else; undo that
             saved = chain.from_iterable(group["params"] for group in loaded["param_groups"])
             own = ((p, group["capturable"]) for group in self.param_groups for p in group["params"])
             for key, (p, capturable) in zip(saved, own, strict=True):
                 original = loaded["state"].get(key, {})
                 held = entries_of(self.state[p]) if key in loaded["state"] else {}
-                for name in self.algorithm.state_type._fields:
+                for name in (*self.algorithm.state_type._fields, "compensation"):
                     if name in original:
                         value = original[name] if isinstance(original[name], Tensor) else held[name]
                         held[name] = restored(name, value, p, capturable)
@@ -234,10 +234,11 @@ def restored(name: str, value: Any, p: Tensor, capturable: bool) -> Any:
     """Return a copy of a saved entry with the dtype and on the device where a step needs it."""
     if not isinstance(value, Tensor):
         return value  # the next step refuses it
-    if name != "step":
-        return value.to(device=p.device, dtype=state_dtype(p.dtype), copy=True)
-    dtype = value.dtype if value.is_floating_point() else _get_scalar_dtype()
-    return value.to(device=p.device if capturable else "cpu", dtype=dtype, copy=True)
+    if name == "step":
+        dtype = value.dtype if value.is_floating_point() else _get_scalar_dtype()
+        return value.to(device=p.device if capturable else "cpu", dtype=dtype, copy=True)
+    dtype = p.dtype if name == "compensation" else state_dtype(p.dtype)
+    return value.to(device=p.device, dtype=dtype, copy=True)
 
 
 def check_parameters(params: list[Any], fused: bool | None) -> None:
