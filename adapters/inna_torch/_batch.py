@@ -22,6 +22,7 @@ from inna_torch._tensors import (
     Tensor,
     Tensors,
     local_shard,
+    resolved,
     same_dense_layout,
     state_dtype,
 )
@@ -164,6 +165,7 @@ def alike(columns: list[Tensors]) -> bool:
         and all(kind[2] == device for kind in first)
         and set(map(LAYOUT, columns[1])) == {torch.strided}  # torch demands it of a parameter then, too
         and all(map(torch.Tensor.is_contiguous, tensors))
+        and not any(map(torch.Tensor.is_neg, tensors))
     )
 
 
@@ -185,8 +187,9 @@ def split(
         native = [NATIVE_TENSOR_TYPES.issuperset(map(type, row)) for row in zip(*columns, strict=True)]
     check_params(columns[0], hyper)
     check_columns(columns, names)
+    columns[1] = list(map(resolved, columns[1]))
     if dtype.is_complex:
-        columns, dtype = [[torch.view_as_real(x.resolve_conj()) for x in c] for c in columns], dtype.to_real()
+        columns, dtype = [list(map(torch.view_as_real, column)) for column in columns], dtype.to_real()
     dense = [all(same_dense_layout(x, row[0]) for x in row) for row in zip(*columns, strict=True)]
     keys = [list(map(DTYPE, columns[1])), list(map(DEVICE, columns[0])), native, dense, list(map(type, states)), steps]
     batches = []

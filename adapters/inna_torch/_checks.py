@@ -36,6 +36,11 @@ def check_writable(name: str, tensors: Tensors) -> None:
                 f"Invalid {name}: an expanded tensor of shape {tuple(x.shape)} and strides {x.stride()} (expected one "
                 "whose elements do not share memory, such as x.clone())"
             )
+        if x.is_conj() or x.is_neg():
+            raise RuntimeError(
+                f"Invalid {name}: a conjugated or negated view of shape {tuple(x.shape)} (expected one whose memory "
+                "holds its values, such as x.resolve_conj().resolve_neg())"
+            )
 
 
 def check_columns(columns: list[Tensors], names: list[str]) -> None:

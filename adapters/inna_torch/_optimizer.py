@@ -15,7 +15,7 @@ from inna_core.coefficients import without_rivals
 from inna_torch._batch import entries_of, gather, tensor_names
 from inna_torch._hyperparameters import FLAGS, completed, entry_names, hyperparameters, validate
 from inna_torch._scaled_state import ScaledState
-from inna_torch._tensors import TORCH, WIDER, Tensor, state_dtype
+from inna_torch._tensors import TORCH, WIDER, Tensor, resolved, state_dtype
 from inna_torch.paths import fused_sgd, select, single
 
 DTYPES = (*WIDER, torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -129,6 +129,7 @@ class Elementwise(Optimizer):
             named = dict(zip(fields, state, strict=True))
             if compensation is not p:
                 named["compensation"] = compensation
+            g = resolved(g)
             if p.is_complex():
                 p, g = torch.view_as_real(p), torch.view_as_real(g)
                 named = {name: x if name == "step" else torch.view_as_real(x) for name, x in named.items()}
