@@ -170,12 +170,8 @@ class Elementwise(Optimizer):
         def as_dicts(_: Any, packed: dict[str, Any]) -> None:
             packed["state"] = {k: dict(x) if type(x) is ScaledState else x for k, x in packed["state"].items()}
 
-        # before the hooks of others
-        handle = self.register_state_dict_post_hook(as_dicts, prepend=True)
-        try:
+        with self.register_state_dict_post_hook(as_dicts, prepend=True):  # before the hooks of others
             return super().state_dict()
-        finally:
-            handle.remove()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state that `state_dict` returned.
@@ -196,23 +192,18 @@ class Elementwise(Optimizer):
             own = ((p, group["capturable"]) for group in self.param_groups for p in group["params"])
             for key, (p, capturable) in zip(saved, own, strict=True):
                 original = loaded["state"].get(key, {})
-                held = entries_of(self.state[p]) if key in loaded["state"] else {}
                 for name in (*self.algorithm.state_type._fields, "compensation"):
                     if name in original:
+                        held = entries_of(self.state[p])
                         value = original[name] if isinstance(original[name], Tensor) else held[name]
                         held[name] = restored(name, value, p, capturable)
 
-        # after the pre-hooks of others, and before their post-hooks
-        handles = (
-            self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final)),
-            self.register_load_state_dict_post_hook(restore, prepend=True),
-        )
-        try:
-            with torch.inference_mode(False):  # inference tensors could not be written by later steps
-                super().load_state_dict(state_dict)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with (
+            self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final)),  # after those of others
+            self.register_load_state_dict_post_hook(restore, prepend=True),  # before those of others
+            torch.inference_mode(False),  # inference tensors could not be written by later steps
+        ):
+            super().load_state_dict(state_dict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Called by `load_state_dict` and by unpickling; raising here leaves everything as it was.
