@@ -12,7 +12,7 @@ import torch
 from torch.optim.optimizer import _get_scalar_dtype
 
 from inna_core.algorithm import slot_names
-from inna_torch._checks import check_columns, check_params, check_tensors
+from inna_torch._checks import DTYPE, LAYOUT, check_columns, check_params, check_tensors
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._scaled_state import ScaledState
 from inna_torch._tensors import (
@@ -27,7 +27,6 @@ from inna_torch._tensors import (
     state_dtype,
 )
 
-LAYOUT, DTYPE, DEVICE = map(attrgetter, ("layout", "dtype", "device"))
 KERNEL_DTYPES = (torch.float32, torch.float64)
 KIND = attrgetter("shape", "dtype", "device")
 KIND_ON_CPU = attrgetter("shape", "dtype", "is_cpu")
@@ -184,7 +183,7 @@ def split(
         columns, dtype = [list(map(torch.view_as_real, column)) for column in columns], dtype.to_real()
     dense = [all(same_dense_layout(x, row[0]) for x in row) for row in zip(*columns, strict=True)]
     parts: dict[Any, list[int]] = {}
-    keys = map(DTYPE, columns[1]), map(DEVICE, columns[0]), native, dense, map(type, states), steps
+    keys = map(DTYPE, columns[1]), (p.device for p in columns[0]), native, dense, map(type, states), steps
     for i, key in enumerate(zip(*keys, strict=True)):
         parts.setdefault(key, []).append(i)
     batches = []
