@@ -50,7 +50,7 @@ def paths(algorithm: type, foreach_flag: bool | None, fused_flag: bool | None, d
     """Return the paths in the order in which they are asked; the last takes every batch."""
     if differentiable:
         return [single]
-    asked = {compiled, single}
+    asked: set[Any] = {compiled, single}
     if fused_flag or foreach_flag is fused_flag is None:
         asked.add(FUSED.get(algorithm))
     if foreach_flag or (foreach_flag is None and fused_flag is not False):
