@@ -45,7 +45,7 @@ def step(
 
 
 def is_plain(theta: Any, grad: Any, slots: list[Any]) -> bool:
-    """Return whether multi-tensor calls may mix these tensors: of one wide dtype and device, no subclass, no negated view."""
+    """Return whether multi-tensor calls may mix these tensors: one wide dtype and device, no subclass, none negated."""
     return theta.dtype in (torch.float32, torch.float64) and all(
         type(x) in (torch.Tensor, torch.nn.Parameter)
         and x.dtype == theta.dtype

@@ -156,7 +156,7 @@ def alike(columns: list[Tensors]) -> bool:
         and all(kind[2] == device for kind in first)
         and set(map(LAYOUT, columns[1])) == {torch.strided}  # torch demands it of a parameter then, too
         and all(map(torch.Tensor.is_contiguous, tensors))
-        and not any(map(torch.Tensor.is_neg, tensors))
+        and not any(map(torch.Tensor.is_neg, columns[0] + columns[1]))  # states are not, unless a user puts one there
     )
 
 

@@ -1,8 +1,9 @@
 """The hyperparameters and flags of a param group, validated when one of them changes."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -74,6 +75,11 @@ def completed(algorithm: Any, entries: dict[str, Any]) -> dict[str, Any]:
     return {**entries, **{name: getattr(found, name) for name in algorithm.__match_args__ if entries[name] is None}}
 
 
+@functools.cache
+def entry_getter(algorithm: type[Algorithm]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    return itemgetter(*entry_names(algorithm))
+
+
 def hyperparameters(algorithm: type[Algorithm], group: Mapping[str, Any]) -> Hyperparameters:
     """Return the hyperparameters of a param group, whose other entries are ignored.
 
@@ -82,7 +88,7 @@ def hyperparameters(algorithm: type[Algorithm], group: Mapping[str, Any]) -> Hyp
         ValueError: if a number is out of range, or flags exclude each other. Numbers in tensors are read in host memory
             only, and not where a graph is captured or autograd goes through the step.
     """
-    entries = tuple(map(group.__getitem__, entry_names(algorithm)))
+    entries = entry_getter(algorithm)(group)
     # a tensor may be written in place, so its validation cannot be cached
     immutable = IMMUTABLE.issuperset(map(type, entries))
     return (validated if immutable else validate)(algorithm, *entries)
