@@ -137,7 +137,7 @@ MUTANTS = (
     Mutant("torch: compiled for one length", f"{TORCH}/paths/compiled.py", 'tracing_mode="symbolic"', 'tracing_mode="fake"', rows("torch-inductor", LOCKSTEP)),
     Mutant("torch: steps not counted", f"{TORCH}/_batch.py", "self.counters[0], self.step + 1)", "self.counters[0], self.step)", rows("torch-foreach", "matrix/test_innaprop.py")),
     Mutant("torch: traced values copied at once", f"{TORCH}/paths/single.py", "    if torch.compiler.is_compiling():\n        # after", "    if False:\n        # after", rows("through_inductor", "torch_host/test_compilation.py")),
-    Mutant("torch: state cast on load", f"{TORCH}/_optimizer.py", "dtype=state_dtype(p.dtype), copy=True", "dtype=p.dtype, copy=True", rows("torch-single and save_and_resume", CONTRACTS)),
+    Mutant("torch: state cast on load", f"{TORCH}/_optimizer.py", "else state_dtype(p.dtype)\n    return value.to", "else p.dtype\n    return value.to", rows("torch-single and save_and_resume", CONTRACTS)),
     Mutant("torch: lr frozen", f"{TORCH}/_optimizer.py", "hyper = hyperparameters(self.algorithm, group)\n            for batch in", 'hyper = hyperparameters(self.algorithm, {**group, "lr": self.defaults["lr"]})\n            for batch in', rows("torch-foreach", LOCKSTEP)),
     Mutant("torch: tensors that share memory flattened", f"{TORCH}/_tensors.py", "len(block[0]) == 1 or share_memory(block[0])", "len(block[0]) == 1", rows("memory", "torch_host/test_small_tensors.py")),
     Mutant("torch: the SGD kernel's momentum", f"{TORCH}/paths/fused_sgd.py", "momentum=r * s_next / s", "momentum=s_next / s", rows("torch-fused", LOCKSTEP)),

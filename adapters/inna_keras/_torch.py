@@ -45,11 +45,12 @@ def step(
 
 
 def is_plain(theta: Any, grad: Any, slots: list[Any]) -> bool:
-    """Return whether multi-tensor calls may mix these tensors: one wide dtype, one device, no tensor subclass."""
+    """Return whether multi-tensor calls may mix these tensors: one wide dtype and device, no subclass, none negated."""
     return theta.dtype in (torch.float32, torch.float64) and all(
         type(x) in (torch.Tensor, torch.nn.Parameter)
         and x.dtype == theta.dtype
         and x.device == theta.device
         and x.layout == torch.strided
+        and not x.is_neg()
         for x in (theta, grad, *slots)
     )

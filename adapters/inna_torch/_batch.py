@@ -12,7 +12,7 @@ import torch
 from torch.optim.optimizer import _get_scalar_dtype
 
 from inna_core.algorithm import slot_names
-from inna_torch._checks import check_columns, check_params, check_tensors
+from inna_torch._checks import DTYPE, LAYOUT, check_columns, check_params, check_tensors
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._scaled_state import ScaledState
 from inna_torch._tensors import (
@@ -22,11 +22,11 @@ from inna_torch._tensors import (
     Tensor,
     Tensors,
     local_shard,
+    resolved,
     same_dense_layout,
     state_dtype,
 )
 
-LAYOUT, DTYPE, DEVICE = map(attrgetter, ("layout", "dtype", "device"))
 KERNEL_DTYPES = (torch.float32, torch.float64)
 KIND = attrgetter("shape", "dtype", "device")
 KIND_ON_CPU = attrgetter("shape", "dtype", "is_cpu")
@@ -108,14 +108,16 @@ def gather(params: Tensors, states: Mapping[Tensor, Any], hyper: Hyperparameters
         TypeError, ValueError: if a gradient or a state does not fit its parameter.
     """
     owners = [p for p in params if p.grad is not None]
-    grads: list[Any] = [p.grad for p in owners]
-    parts = partition([list(map(DTYPE, owners))], [owners, grads, [states[p] for p in owners]])
-    return [batch for own, g, held in parts if own for batch in gather_dtype(own, g, held, hyper)]
+    dtypes = dict.fromkeys(map(DTYPE, owners))
+    parts = [owners] if len(dtypes) == 1 else [[p for p in owners if p.dtype == dtype] for dtype in dtypes]
+    return [batch for part in parts for batch in gather_dtype(part, states, hyper)]
 
 
-def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hyperparameters) -> list[Batch]:
-    """Return the batches of parameters of one dtype."""
+def gather_dtype(owners: Tensors, all_states: Mapping[Tensor, Any], hyper: Hyperparameters) -> list[Batch]:
+    """Return the batches of parameters of one dtype, all with a gradient."""
     dtype = owners[0].dtype
+    grads: list[Any] = [p.grad for p in owners]
+    states = [all_states[p] for p in owners]
     names = tensor_names(hyper, dtype)
     held = list(map(entries_of, states))
     try:
@@ -140,16 +142,6 @@ def gather_dtype(owners: Tensors, grads: Tensors, states: list[Any], hyper: Hype
     return split(columns, names, states, steps, counters, hyper)
 
 
-def partition(keys: list[list[Any]], columns: list[list[Any]]) -> list[list[list[Any]]]:
-    """Split parallel lists, in parts within which each list of keys has one value."""
-    if all(len(set(values)) <= 1 for values in keys):
-        return [columns]
-    parts: dict[Any, list[Any]] = {}
-    for key, row in zip(zip(*keys, strict=True), zip(*columns, strict=True), strict=True):
-        parts.setdefault(key, []).append(row)
-    return [list(map(list, zip(*rows, strict=True))) for rows in parts.values()]
-
-
 def alike(columns: list[Tensors]) -> bool:
     """Return whether all is well at first sight: contiguous, on one device, of one wide dtype, with fitting shapes."""
     tensors = list(chain.from_iterable(columns))
@@ -164,6 +156,7 @@ def alike(columns: list[Tensors]) -> bool:
         and all(kind[2] == device for kind in first)
         and set(map(LAYOUT, columns[1])) == {torch.strided}  # torch demands it of a parameter then, too
         and all(map(torch.Tensor.is_contiguous, tensors))
+        and not any(map(torch.Tensor.is_neg, columns[0] + columns[1]))  # states are not, unless a user puts one there
     )
 
 
@@ -185,24 +178,28 @@ def split(
         native = [NATIVE_TENSOR_TYPES.issuperset(map(type, row)) for row in zip(*columns, strict=True)]
     check_params(columns[0], hyper)
     check_columns(columns, names)
+    columns[1] = list(map(resolved, columns[1]))
     if dtype.is_complex:
-        columns, dtype = [[torch.view_as_real(x.resolve_conj()) for x in c] for c in columns], dtype.to_real()
+        columns, dtype = [list(map(torch.view_as_real, column)) for column in columns], dtype.to_real()
     dense = [all(same_dense_layout(x, row[0]) for x in row) for row in zip(*columns, strict=True)]
-    keys = [list(map(DTYPE, columns[1])), list(map(DEVICE, columns[0])), native, dense, list(map(type, states)), steps]
+    parts: dict[Any, list[int]] = {}
+    keys = map(DTYPE, columns[1]), (p.device for p in columns[0]), native, dense, map(type, states), steps
+    for i, key in enumerate(zip(*keys, strict=True)):
+        parts.setdefault(key, []).append(i)
     batches = []
-    rows = [states, steps, counters or [None] * len(owners), native, dense, *columns]
-    for members, own_steps, own_counters, own_native, own_dense, params, grads, *slots in partition(keys, rows):
+    for (_, device, is_native, is_dense, _, step), members in parts.items():
+        params, grads, *slots = ([column[i] for i in members] for column in columns)
         batch = Batch(
             params,
             grads,
             dict(zip(names, slots, strict=True)),
-            members,
-            step=own_steps[0],
-            counters=own_counters if counters else [],
+            states=[states[i] for i in members],
+            step=step,
+            counters=[counters[i] for i in members] if counters else [],
             dtype=dtype,
-            device=params[0].device,
-            native=own_native[0],
-            dense=own_dense[0],
+            device=device,
+            native=is_native,
+            dense=is_dense,
         )
         batches.append(batch)
     return batches
@@ -223,8 +220,6 @@ def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
                 device = p.device if hyper.capturable else "cpu"
                 made["step"] = torch.zeros((), dtype=_get_scalar_dtype(), device=device)
             held.update(made)
-            if type(state) is ScaledState:
-                state.scale = 1.0
         if "compensation" in tensor_names(hyper, p.dtype) and "compensation" not in held:
             held["compensation"] = torch.zeros_like(p, requires_grad=False)
 

@@ -8,7 +8,7 @@ import torch
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._tensors import Tensor, Tensors, is_expanded, state_dtype
 
-LAYOUT, DTYPE, IS_CPU = map(attrgetter, ("layout", "dtype", "is_cpu"))
+LAYOUT, DTYPE = map(attrgetter, ("layout", "dtype"))
 
 
 def check_tensors(names: list[str], columns: list[list[Any]]) -> None:
@@ -19,7 +19,7 @@ def check_tensors(names: list[str], columns: list[list[Any]]) -> None:
 
 
 def check_params(params: Tensors, hyper: Hyperparameters) -> None:
-    if hyper.capturable and any(map(IS_CPU, params)):
+    if hyper.capturable and any(p.is_cpu for p in params):
         raise RuntimeError("Invalid capturable: True (expected False for parameters on cpu)")
     if hyper.differentiable and any(p.requires_grad and p.is_leaf for p in params):
         raise RuntimeError(
@@ -35,6 +35,11 @@ def check_writable(name: str, tensors: Tensors) -> None:
             raise RuntimeError(
                 f"Invalid {name}: an expanded tensor of shape {tuple(x.shape)} and strides {x.stride()} (expected one "
                 "whose elements do not share memory, such as x.clone())"
+            )
+        if x.is_conj() or x.is_neg():
+            raise RuntimeError(
+                f"Invalid {name}: a conjugated or negated view of shape {tuple(x.shape)} (expected one whose memory "
+                "holds its values, such as x.resolve_conj().resolve_neg())"
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from inna_core._validation import checked_number
+from inna_core._validation import checked_choice, checked_number
 from inna_core.algorithm import Algorithm
 from inna_core.coefficients import Coefficients, given
 from inna_core.weight_decay import check_published_decay
@@ -99,9 +99,7 @@ def validate(algorithm: Any, *entries: Any) -> Hyperparameters:
     named = dict(zip(entry_names(algorithm), entries, strict=True))
     flags = {name: named.pop(name) for name in FLAGS}
     for name, value in flags.items():
-        if value is not True and value is not False and not (value is None is FLAGS[name]):
-            none = ", None" if FLAGS[name] is None else ""
-            raise TypeError(f"Invalid {name}: {value!r} (expected one of True, False{none})")
+        checked_choice(name, value, (True, False, None) if FLAGS[name] is None else (True, False))
     for name, other in EXCLUSIVE:
         if flags[name] and flags[other]:
             unset = " or None" if FLAGS[name] is None else ""
@@ -110,8 +108,8 @@ def validate(algorithm: Any, *entries: Any) -> Hyperparameters:
     numbers = {k: scalar(k, x) for k, x in named.items() if x is not None or getattr(algorithm, k, 0) is not None}
     tensors = [x for x in numbers.values() if isinstance(x, torch.Tensor)]
     if tensors and not (flags["capturable"] or flags["differentiable"]) and all(x.is_cpu for x in tensors):
-        numbers = {name: float(x) for name, x in numbers.items()}  # cheap, and the values can be validated
-        tensors = []
+        # cheap, and the values can be validated
+        numbers, tensors = {k: float(x) if isinstance(x, torch.Tensor) else x for k, x in numbers.items()}, []
     lr, weight_decay = (checked_number(name, numbers.pop(name)) for name in ("lr", "weight_decay"))
     known = algorithm(**numbers)
     if flags["published_decay"]:
@@ -125,7 +123,7 @@ validated = functools.lru_cache(maxsize=256, typed=True)(validate)
 def scalar(name: str, value: Any) -> Any:
     """Return a number as it is, and a tensor of one element as a 0-d tensor."""
     if not isinstance(value, torch.Tensor):
-        return checked_number(name, value)  # its type at least
+        return value
     if value.numel() != 1:
         raise ValueError(f"Invalid {name}: a tensor of {value.numel()} elements (expected a tensor of one element)")
     return value.reshape(())

@@ -15,7 +15,7 @@ from inna_core.coefficients import without_rivals
 from inna_torch._batch import entries_of, gather, tensor_names
 from inna_torch._hyperparameters import FLAGS, completed, entry_names, hyperparameters, validate
 from inna_torch._scaled_state import ScaledState
-from inna_torch._tensors import TORCH, WIDER, Tensor, state_dtype
+from inna_torch._tensors import TORCH, WIDER, Tensor, resolved, state_dtype
 from inna_torch.paths import fused_sgd, select, single
 
 DTYPES = (*WIDER, torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -129,6 +129,7 @@ class Elementwise(Optimizer):
             named = dict(zip(fields, state, strict=True))
             if compensation is not p:
                 named["compensation"] = compensation
+            g = resolved(g)
             if p.is_complex():
                 p, g = torch.view_as_real(p), torch.view_as_real(g)
                 named = {name: x if name == "step" else torch.view_as_real(x) for name, x in named.items()}
@@ -169,12 +170,8 @@ class Elementwise(Optimizer):
         def as_dicts(_: Any, packed: dict[str, Any]) -> None:
             packed["state"] = {k: dict(x) if type(x) is ScaledState else x for k, x in packed["state"].items()}
 
-        # before the hooks of others
-        handle = self.register_state_dict_post_hook(as_dicts, prepend=True)
-        try:
+        with self.register_state_dict_post_hook(as_dicts, prepend=True):  # before the hooks of others
             return super().state_dict()
-        finally:
-            handle.remove()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state that `state_dict` returned.
@@ -190,28 +187,23 @@ class Elementwise(Optimizer):
         loaded: dict[str, Any] = {}
 
         def restore(_: Any) -> None:
-            # torch casts loaded entries to the parameters' dtype and moves counters; undo that
+            # torch casts loaded entries to the parameters' dtype, moves counters, and copies nothing else; undo that
             saved = chain.from_iterable(group["params"] for group in loaded["param_groups"])
             own = ((p, group["capturable"]) for group in self.param_groups for p in group["params"])
             for key, (p, capturable) in zip(saved, own, strict=True):
                 original = loaded["state"].get(key, {})
-                held = entries_of(self.state[p]) if key in loaded["state"] else {}
-                for name in self.algorithm.state_type._fields:
+                for name in (*self.algorithm.state_type._fields, "compensation"):
                     if name in original:
+                        held = entries_of(self.state[p])
                         value = original[name] if isinstance(original[name], Tensor) else held[name]
                         held[name] = restored(name, value, p, capturable)
 
-        # after the pre-hooks of others, and before their post-hooks
-        handles = (
-            self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final)),
-            self.register_load_state_dict_post_hook(restore, prepend=True),
-        )
-        try:
-            with torch.inference_mode(False):  # inference tensors could not be written by later steps
-                super().load_state_dict(state_dict)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with (
+            self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final)),  # after those of others
+            self.register_load_state_dict_post_hook(restore, prepend=True),  # before those of others
+            torch.inference_mode(False),  # inference tensors could not be written by later steps
+        ):
+            super().load_state_dict(state_dict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Called by `load_state_dict` and by unpickling; raising here leaves everything as it was.
@@ -234,10 +226,11 @@ def restored(name: str, value: Any, p: Tensor, capturable: bool) -> Any:
     """Return a copy of a saved entry with the dtype and on the device where a step needs it."""
     if not isinstance(value, Tensor):
         return value  # the next step refuses it
-    if name != "step":
-        return value.to(device=p.device, dtype=state_dtype(p.dtype), copy=True)
-    dtype = value.dtype if value.is_floating_point() else _get_scalar_dtype()
-    return value.to(device=p.device if capturable else "cpu", dtype=dtype, copy=True)
+    if name == "step":
+        dtype = value.dtype if value.is_floating_point() else _get_scalar_dtype()
+        return value.to(device=p.device if capturable else "cpu", dtype=dtype, copy=True)
+    dtype = p.dtype if name == "compensation" else state_dtype(p.dtype)
+    return value.to(device=p.device, dtype=dtype, copy=True)
 
 
 def check_parameters(params: list[Any], fused: bool | None) -> None:

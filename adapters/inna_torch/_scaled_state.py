@@ -59,16 +59,6 @@ class ScaledState(MutableMapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self.entries
 
-    def __or__(self, other: Any) -> dict[str, Any]:
-        return dict(self) | dict(other)
-
-    def __ror__(self, other: Any) -> dict[str, Any]:
-        return dict(other) | dict(self)
-
-    def __ior__(self, other: Any) -> "ScaledState":
-        self.update(other)
-        return self
-
     def __repr__(self) -> str:
         return repr(dict(self))
 

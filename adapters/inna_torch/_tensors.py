@@ -40,6 +40,11 @@ def is_expanded(x: Tensor) -> bool:
     return not x.is_contiguous() and any(s == 0 and n > 1 for s, n in zip(x.stride(), x.shape, strict=True))
 
 
+def resolved(x: Tensor) -> Tensor:
+    """Return a tensor whose memory holds its values: not a view that is to be conjugated or negated when read."""
+    return x.resolve_conj().resolve_neg()
+
+
 def same_dense_layout(x: Tensor, like: Tensor) -> bool:
     """Return whether two tensors fill their memory in the same order, without gaps."""
     if x.is_contiguous():

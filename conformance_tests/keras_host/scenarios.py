@@ -514,6 +514,19 @@ def velocity_that_forgets() -> dict[str, Any]:
     return {"got": steps(inna_keras.INNA(learning_rate=0.1, alpha=10.0, beta=0.3)), "want": thetas}
 
 
+def negated_gradients(name: str) -> dict[str, Any]:
+    """Of torch: as autograd makes them for one number that is conjugated as an imaginary part."""
+    import torch
+
+    moved = []
+    for view in (torch._neg_view, torch.neg):
+        variable, optimizer = keras.Variable([1.0]), getattr(inna_keras, name)(learning_rate=0.1)
+        for _ in range(2):
+            optimizer.apply([view(torch.full((1,), -2.0))], [variable])
+        moved.append(read(variable))
+    return {"got": moved[:1], "want": moved[1:]}
+
+
 def rounding(dtype: str) -> tuple[Any, Any]:
     """Return what `rounding_to` and a cast make of numbers that are hard to round, without XLA."""
     from inna_keras._tensors import rounding_to

@@ -336,6 +336,12 @@ def test_names_are_numbered_as_keras_numbers_its_own(name: str, call: Any) -> No
     assert "optimizer_variables" in found["tree"]
 
 
+@each_optimizer
+@pytest.mark.parametrize("backend", ["torch"])
+def test_negated_gradients_of_torch_count_as_their_values(name: str, call: Any) -> None:
+    assert difference(**call("negated_gradients", name)) < ROUNDING
+
+
 def test_a_velocity_that_forgets(call: Any) -> None:
     """A kernel that divides by 1 - alpha lr fails here."""
     found = call("velocity_that_forgets")

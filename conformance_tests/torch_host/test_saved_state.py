@@ -191,6 +191,25 @@ def test_step_has_the_default_dtype(optimizer: Any, flags: dict[str, Any], dtype
     assert {state["step"].dtype for state in theirs.state.values()} == {dtype}
 
 
+# Copies
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("optimizer", "flags"), ROWS)
+@pytest.mark.filterwarnings("ignore:fused=True, but")
+def test_a_loaded_state_shares_no_memory_with_the_saved_one(optimizer: Any, flags: dict[str, Any], dtype: str) -> None:
+    """Else two optimizers that go on from one state would change each other's."""
+    params, saved_from = stepped(optimizer, getattr(torch, dtype), kahan_sum=True, **flags)
+    loaded_into = optimizer(params, kahan_sum=True, **flags)
+    loaded_into.load_state_dict(saved_from.state_dict())
+    old, new = (
+        {x.data_ptr() for state in instance.state.values() for x in state.values() if x.numel()}
+        for instance in (saved_from, loaded_into)
+    )
+    assert old
+    assert old.isdisjoint(new)
+
+
 # Hooks
 
 

@@ -72,8 +72,6 @@ def test_checkpoints_move_between_all_paths(optimizer: Any) -> None:
 
 
 READERS: dict[str, Callable[[Any, Any], Any]] = {
-    "or": lambda a, p: (a.state[p] | {"other": 1})["velocity"],
-    "or of a dict": lambda a, p: ({"other": 1} | a.state[p])["velocity"],
     "item": lambda optimizer, p: optimizer.state[p]["velocity"],
     "get": lambda optimizer, p: optimizer.state[p].get("velocity"),
     "items": lambda optimizer, p: dict(optimizer.state[p].items())["velocity"],
@@ -140,7 +138,6 @@ def test_the_state_is_one_buffer_for_each_moment(optimizer: Any, flags: dict[str
 WRITERS: dict[str, Callable[[Any, Any], Any]] = {
     "item": lambda state, v: state.__setitem__("velocity", v),
     "update": lambda state, v: state.update(velocity=v),
-    "or": lambda state, v: state.__ior__({"velocity": v}),
     "del": lambda state, v: (state.__delitem__("velocity"), state.setdefault("velocity", v)),
     "pop": lambda state, v: (state.pop("velocity"), state.update({"velocity": v})),
     "popitem": lambda state, v: (state.popitem(), state.update(velocity=v)),

@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,10 +10,18 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import inna_torch  # noqa: E402
-from conformance_tests.torch_host.rows import COMPILES, OPTIMIZERS, difference, parameters, set_gradients  # noqa: E402
+from conformance_tests.torch_host.rows import (  # noqa: E402
+    COMPILES,
+    OPTIMIZERS,
+    ROWS,
+    difference,
+    parameters,
+    set_gradients,
+)
 from inna_torch.paths import compiled  # noqa: E402
 
 EACH = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+MIXED = (torch.float32, torch.complex64)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own imports
@@ -148,6 +157,56 @@ def test_conjugated_gradients_count_as_their_values(optimizer: Any) -> None:
     a.step()
     b.step()
     assert difference(ours, plain) == 0.0
+
+
+@pytest.mark.parametrize(("optimizer", "flags"), ROWS)
+def test_negated_gradients_count_as_their_values(optimizer: Any, flags: dict[str, Any]) -> None:
+    """Autograd makes a negated view for the imaginary part of one number that is conjugated."""
+    ours, plain = ([torch.nn.Parameter(torch.ones(1)) for _ in range(2)] for _ in range(2))
+    a, b = (optimizer(params, lr=0.05, **flags) for params in (ours, plain))
+    for _ in range(2):
+        (torch.complex(*ours).conj() * (3 + 2j)).real.sum().backward()
+        for p, q in zip(ours, plain, strict=True):
+            q.grad = p.grad.resolve_neg().clone()
+        assert ours[1].grad.is_neg()
+        a.step()
+        b.step()
+        a.zero_grad()
+    assert difference(ours, plain) == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own imports
+@EACH
+def test_conjugated_and_negated_gradients_can_be_traced(optimizer: Any) -> None:
+    torch._dynamo.reset()
+    ours, plain = ([torch.nn.Parameter(torch.ones(1, dtype=dtype)) for dtype in MIXED] for _ in range(2))
+    a, b = (optimizer(params, lr=torch.tensor(0.05)) for params in (ours, plain))
+    step = torch.compile(a.step, backend="aot_eager")
+    for _ in range(2):
+        for p, q in zip(ours, plain, strict=True):
+            q.grad = torch.full_like(q, 2.0)
+            p.grad = (q.grad + 0j).conj() if p.is_complex() else torch._neg_view(-q.grad)
+        step()
+        b.step()
+    assert difference(ours, plain) < 1e-6
+
+
+VIEWS: dict[str, Callable[[], Any]] = {
+    "conjugated": lambda: torch.ones(3, dtype=torch.complex64).conj(),
+    "negated": lambda: torch.ones(3, dtype=torch.complex64).conj().imag,
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("optimizer", "flags"), ROWS)
+def test_parameters_that_are_lazily_conjugated_or_negated_are_refused(
+    optimizer: Any, flags: dict[str, Any], view: str
+) -> None:
+    """Kernels see the memory, not the values, and a resolved copy would be updated in the parameter's place."""
+    p = torch.nn.Parameter(VIEWS[view]())
+    p.grad = torch.ones_like(p).resolve_conj().resolve_neg()
+    with pytest.raises(RuntimeError, match=r"Invalid params: .*expected .* x\.resolve_conj\(\)\.resolve_neg\(\)"):
+        optimizer([p], **flags).step()
 
 
 def test_parameters_of_eight_bits_are_refused() -> None:

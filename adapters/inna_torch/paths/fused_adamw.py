@@ -33,14 +33,9 @@ from inna_core.innaprop import bias_correction
 from inna_torch._batch import Batch
 from inna_torch._hyperparameters import Hyperparameters
 from inna_torch._tensors import CACHE_BLOCK_NUMEL, TORCH, blocks
-from inna_torch.paths.fused_sgd import DEVICES as SGD_DEVICES
 from inna_torch.paths.fused_sgd import arguments
 
 MAX_AMPLIFICATION = 1.25
-DEVICES = ("cpu",) if hasattr(torch, "_fused_adamw_") and SGD_DEVICES else ()
-"""Device types on which torch's AdamW kernel makes the step: on CUDA it takes 1 - sigma in single precision, which is
-wrong by 1e-5 of it for sigma = 0.999."""
-
 BLOCKS = 42
 """Into how many blocks to cut parameters at least, so that two temporaries are at most 1/21 of them."""
 
@@ -61,7 +56,8 @@ def is_accurate(by: Coefficients) -> bool:
 
 def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None] | None:
     """Return the batch's in-place step, or None where this path would be inaccurate or does not apply."""
-    if not (batch.suits_kernels and hyper.on_host and batch.device.type in DEVICES) or batch.step is None:
+    # on CUDA the kernel takes 1 - sigma in single precision, which is wrong by 1e-5 of it for sigma = 0.999
+    if not (batch.suits_kernels and hyper.on_host and batch.device.type == "cpu") or batch.step is None:
         return None
     return functools.partial(run, batch, hyper, batch.step) if is_accurate(hyper.coefficients) else None
 

@@ -45,7 +45,7 @@ from inna_torch._tensors import TORCH, Tensors, blocks, local_shard
 MAX_AMPLIFICATION = 2.0
 DECAY_BLOCK_NUMEL = 2**20
 """Elements of a block that stays in the cache that a CPU's threads share."""
-DEVICES = ("cpu", "cuda", "mps") if hasattr(torch, "_fused_sgd_") else ()
+DEVICES = ("cpu", "cuda", "mps")
 """Device types for which torch has the kernel."""
 
 

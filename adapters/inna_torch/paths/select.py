@@ -48,14 +48,15 @@ def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[],
 @functools.cache
 def paths(algorithm: type, foreach_flag: bool | None, fused_flag: bool | None, differentiable: bool) -> list[Any]:
     """Return the paths in the order in which they are asked; the last takes every batch."""
-    automatic = foreach_flag is None and fused_flag is None
-    fused = [FUSED[algorithm]] if algorithm in FUSED and (automatic or fused_flag) else []
     if differentiable:
         return [single]
-    multi_tensor = automatic or foreach_flag or (fused_flag and foreach_flag is None)
+    asked: set[Any] = {compiled, single}
+    if fused_flag or foreach_flag is fused_flag is None:
+        asked.add(FUSED.get(algorithm))
+    if foreach_flag or (foreach_flag is None and fused_flag is not False):
+        asked.add(foreach)
     # the SGD kernel makes one pass over memory, as compiled code does
-    first, second = (fused, []) if fused == [fused_sgd] else ([], fused)
-    return [*first, compiled, *second, *([foreach] if multi_tensor else []), single]
+    return [path for path in (fused_sgd, compiled, fused_adamw, foreach, single) if path in asked]
 
 
 def warn_not_fused(path: str, warned: set[str]) -> None:
