@@ -87,8 +87,6 @@ class INNAprop(Elementwise):
         eps: added to the root of the second moment, > 0 (default 1e-8).
         weight_decay: decoupled decay: each step takes learning_rate * weight_decay of a variable away (default 0.01).
             `exclude_from_weight_decay` spares variables.
-        published_decay: let the decay act on the velocity too, as the published code does (default False). It repeats
-            that code's trajectories; the decay is then about 1 / (alpha beta) times as strong as weight_decay says.
         kahan_sum: compensate the rounding of updates, at the cost of one more buffer like the variable (default None:
             on for float16 and bfloat16 variables, off otherwise).
         name: as in `INNA`.
@@ -96,6 +94,8 @@ class INNAprop(Elementwise):
             weight decay, and beta_2 as sigma (`inna_core.coefficients`). Schedules of the learning rate leave momentum
             and lead alone.
         lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum).
+        published_decay: let the decay act on the velocity too, as the published code does (default False). It repeats
+            that code's trajectories; the decay is then about 1 / (alpha beta) times as strong as weight_decay says.
         **kwargs: what every Keras optimizer takes, see `INNA`.
 
     Raises:
@@ -120,12 +120,12 @@ class INNAprop(Elementwise):
         sigma: float = inna_core.INNAprop.sigma,
         eps: float = inna_core.INNAprop.eps,
         weight_decay: float | None = inna_core.INNAprop.default_weight_decay,
-        published_decay: bool = False,
         kahan_sum: bool | None = None,
         name: str | None = None,
         *,
         momentum: float | None = None,
         lead: float | None = None,
+        published_decay: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
