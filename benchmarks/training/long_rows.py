@@ -68,6 +68,8 @@ def published(name: str, pair: tuple[float, float], lr: float, decay: float, *, 
 GPT_BETAS, GPT_DECAY = (0.9, 0.99), 0.1
 DECAYS = (0.01, 0.3, 1.0)
 """Besides `GPT_DECAY`, for the question what decay does for AdamW and INNAprop."""
+DECAYED = ("adamw", "innaprop-3", "innaprop-published", "innaprop-true")
+"""The rows that are run with them."""
 GPT_CARRIED = by_name(
     adamw("adamw", 3e-3, GPT_BETAS, GPT_DECAY),
     *(innaprop(lead, 3e-3, GPT_BETAS, GPT_DECAY) for lead in (1.9, 3.0, 1.0, 5.0)),
@@ -85,13 +87,7 @@ GPT_CARRIED = by_name(
 
 GPT = {
     **GPT_CARRIED,
-    **by_name(
-        *(
-            decayed(GPT_CARRIED[name], decay)
-            for name in ("adamw", "innaprop-3", "innaprop-published", "innaprop-true")
-            for decay in DECAYS
-        )
-    ),
+    **by_name(*(decayed(GPT_CARRIED[name], decay) for name in DECAYED for decay in DECAYS)),
 }
 
 MNIST_BETAS, MNIST_DECAY = (0.9, 0.999), 0.01

@@ -19,8 +19,8 @@ from benchmarks.training.carried_scores import (
     seven,
     verdict,
 )
+from benchmarks.training.long_rows import DECAYED, DECAYS, GPT_DECAY, LongRow
 from benchmarks.training.long_rows import ROWS as LONG_ROWS
-from benchmarks.training.long_rows import LongRow
 from benchmarks.training.long_tasks import LONG
 from benchmarks.training.results import Store
 from benchmarks.training.tables import number, percent, table
@@ -229,10 +229,25 @@ def peers_of(store: Store, task: str, question: str, case: str) -> list[Mapping[
     return [final for final in found if final["seed"] in CHOOSING]
 
 
+def decays(store: Store) -> str:
+    """Return the final losses of the GPT by weight decay."""
+    columns = sorted((*DECAYS, GPT_DECAY))
+    rows = []
+    for name in DECAYED:
+        cells = []
+        for decay in columns:
+            finals = finals_of(store, GPT_TASK, name if decay == GPT_DECAY else f"{name}-decay-{decay:g}")
+            losses = [final["validation"] for final in finals if final["seed"] in CHOOSING]
+            cells.append(ends(Ends.of(losses), "{:.4g}".format) if losses else "")
+        rows.append([LONG_ROWS[GPT_TASK][name].title, *cells])
+    return table(["decay", *(f"{decay:g}" for decay in columns)], rows)
+
+
 def long_tables(store: Store) -> dict[str, str]:
     """Return the tables of the long runs by name."""
     return {
         **{f"long-{name}": cpu_runs(store, name) for name in (GPT_TASK, "gpt-10000", "mnist-20")},
+        "long-decays": decays(store),
         "long-gpt-10000-gpu": gpu_runs(store, "gpt-10000-gpu", LONG["gpt-10000"].task.title, "gpt-10000"),
         **{
             f"long-{network.task}": gpu_runs(store, network.task, network.title, "cifar10-nin-5", CIFAR_PEERS)
