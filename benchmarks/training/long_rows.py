@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def adamw(name: str, lr: float, betas: tuple[float, float], decay: float) -> Lon
 
 
 def innaprop(lead: float, lr: float, betas: tuple[float, float], decay: float) -> LongRow:
-    """Return INNAprop with AdamW's setting."""
+    """Return INNAprop with a setting of AdamW."""
     setting = {"lr": lr, "momentum": betas[0], "lead": lead, "sigma": betas[1], "weight_decay": decay}
     return LongRow(f"innaprop-{lead:g}", f"INNAprop, AdamW's setting, lead {lead:g}", inna_torch.INNAprop, setting)
 
@@ -146,7 +146,16 @@ CIFAR = by_name(
 ROWS = {
     "gpt-2000": GPT,
     "mnist-20": MNIST,
-    "gpt-10000": {name: row for name, row in GPT_CARRIED.items() if name not in ("innaprop-1", "innaprop-5")},
+    "gpt-10000": {
+        **{name: row for name, row in GPT_CARRIED.items() if name not in ("innaprop-1", "innaprop-5")},
+        **by_name(
+            replace(
+                innaprop(1.9, 2e-3, GPT_BETAS, GPT_DECAY),
+                name="innaprop-1.9-less",
+                title="INNAprop, AdamW's setting, lead 1.9, lr 0.002",
+            )
+        ),
+    },
     "cifar10-nin-5": CIFAR,
 }
 ON_REQUEST = ("gpt-10000", "cifar10-nin-5")
