@@ -1,4 +1,4 @@
-"""The optimizers of the long runs, with their settings: nothing is tuned but AdamW's lr, of which three are run."""
+"""The optimizers of the long runs, with their settings: nothing is tuned but the lr of AdamW, and then INNAprop's."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -149,11 +149,15 @@ ROWS = {
     "gpt-10000": {
         **{name: row for name, row in GPT_CARRIED.items() if name not in ("innaprop-1", "innaprop-5")},
         **by_name(
-            replace(
-                innaprop(1.9, 2e-3, GPT_BETAS, GPT_DECAY),
-                name="innaprop-1.9-less",
-                title="INNAprop, AdamW's setting, lead 1.9, lr 0.002",
-            )
+            adamw("adamw-least", 1.3e-3, GPT_BETAS, GPT_DECAY),
+            *(
+                replace(
+                    innaprop(1.9, lr, GPT_BETAS, GPT_DECAY),
+                    name=f"innaprop-1.9-{name}",
+                    title=f"INNAprop, AdamW's setting, lead 1.9, lr {lr:g}",
+                )
+                for name, lr in (("less", 2e-3), ("least", 1.3e-3))
+            ),
         ),
     },
     "cifar10-nin-5": CIFAR,
