@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,6 +57,11 @@ def decayed(row: LongRow, decay: float) -> LongRow:
     return LongRow(f"{row.name}-decay-{decay:g}", f"{row.title}, decay {decay:g}", row.optimizer, setting)
 
 
+def at_lr(row: LongRow, name: str, lr: float) -> LongRow:
+    """Return a row with another lr, and a name that ends accordingly."""
+    return LongRow(f"{row.name}-{name}", f"{row.title}, lr {lr:g}", row.optimizer, {**row.setting, "lr": lr})
+
+
 def published(name: str, pair: tuple[float, float], lr: float, decay: float, *, true: bool, sigma: float) -> LongRow:
     """Return INNAprop with one of the paper's pairs, with the published decay or the true one."""
     alpha, beta = pair
@@ -100,6 +105,7 @@ MNIST = by_name(
     LongRow("momentum", "SGD, Nesterov, lr 0.05", torch.optim.SGD, {**SGD, "nesterov": True}),
     LongRow("inna-1.9", "INNA, SGD's setting, lead 1.9", inna_torch.INNA, {**SGD, "lead": 1.9}),
     *(innaprop(lead, 1e-3, MNIST_BETAS, MNIST_DECAY) for lead in (1.9, 3.0)),
+    *(at_lr(innaprop(1.9, 1e-3, MNIST_BETAS, MNIST_DECAY), name, lr) for name, lr in (("less", 5e-4), ("more", 2e-3))),
     converted(1e-3, MNIST_BETAS, MNIST_DECAY),
     *(
         published(f"innaprop-{name}", pair, 1e-3, MNIST_DECAY, true=False, sigma=0.999)
@@ -150,14 +156,7 @@ ROWS = {
         **{name: row for name, row in GPT_CARRIED.items() if name not in ("innaprop-1", "innaprop-5")},
         **by_name(
             adamw("adamw-least", 1.3e-3, GPT_BETAS, GPT_DECAY),
-            *(
-                replace(
-                    innaprop(1.9, lr, GPT_BETAS, GPT_DECAY),
-                    name=f"innaprop-1.9-{name}",
-                    title=f"INNAprop, AdamW's setting, lead 1.9, lr {lr:g}",
-                )
-                for name, lr in (("less", 2e-3), ("least", 1.3e-3))
-            ),
+            *(at_lr(GPT_CARRIED["innaprop-1.9"], name, lr) for name, lr in (("less", 2e-3), ("least", 1.3e-3))),
         ),
     },
     "cifar10-nin-5": CIFAR,
