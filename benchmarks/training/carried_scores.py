@@ -15,11 +15,12 @@ from benchmarks.training.tasks import TASKS
 
 GPT_TASK = "gpt-2000"
 LONG_NAMES = {
-    **{name: name for name in ("adamw", "adamw-less", "adamw-more", "nadam")},
+    **{name: name for name in ("adamw", "adamw-less", "adamw-more", "nadam", "nadam-constant")},
     "innaprop-lead-1": "innaprop-1",
     "innaprop-lead-m": "innaprop-1.9",
     "innaprop-lead-3": "innaprop-3",
     "innaprop-lead-5": "innaprop-5",
+    "innaprop": "innaprop-converted",
 }
 """The rows of the short tasks, as the long ones name them."""
 

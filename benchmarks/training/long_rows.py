@@ -70,6 +70,9 @@ def published(name: str, pair: tuple[float, float], lr: float, decay: float, *, 
     return LongRow(name, title, inna_torch.INNAprop, {**setting, "published_decay": not true})
 
 
+CONSTANT_MOMENTUM = {"momentum_decay": 1e9, "decoupled_weight_decay": True}
+"""Makes torch's NAdam AdamW with Nesterov's momentum: beta1 from the start, where it grows over thousands of steps."""
+
 GPT_BETAS, GPT_DECAY = (0.9, 0.99), 0.1
 DECAYS = (0.01, 0.3, 1.0)
 """Besides `GPT_DECAY`, for the question what decay does for AdamW and INNAprop."""
@@ -84,6 +87,10 @@ GPT_CARRIED = by_name(
     LongRow(
         *("nadam", "NAdam, lr 0.003", torch.optim.NAdam),
         {"lr": 3e-3, "betas": GPT_BETAS, "weight_decay": GPT_DECAY, "decoupled_weight_decay": True},
+    ),
+    LongRow(
+        *("nadam-constant", "NAdam, constant momentum, lr 0.003", torch.optim.NAdam),
+        {"lr": 3e-3, "betas": GPT_BETAS, "weight_decay": GPT_DECAY, **CONSTANT_MOMENTUM},
     ),
     published("innaprop-published", (0.1, 0.9), 3e-3, GPT_DECAY, true=False, sigma=0.99),
     published("innaprop-true", (0.1, 0.9), 3e-3, GPT_DECAY, true=True, sigma=0.99),

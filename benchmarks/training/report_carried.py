@@ -27,7 +27,7 @@ from benchmarks.training.tables import number, percent, table
 from benchmarks.training.tasks import TASKS, Task
 from benchmarks.training.transfer import BY_NAME, CHOOSING, CONFIRMING
 
-ADAMW_ROWS = ("adamw-less", "adamw-more", "nadam", *LEADS, "innaprop-lead-m-less", "innaprop")
+ADAMW_ROWS = ("adamw-less", "adamw-more", "nadam", "nadam-constant", *LEADS, "innaprop-lead-m-less", "innaprop")
 SGD_ROWS = ("heavy-ball", *(transfer.lead_name("inna", lead) for lead in transfer.LEADS), "inna")
 
 

@@ -21,6 +21,7 @@ import inna_core
 import inna_torch
 from benchmarks.training.console import device, progress, some_of
 from benchmarks.training.data import MissingDataError
+from benchmarks.training.long_rows import CONSTANT_MOMENTUM
 from benchmarks.training.optimizers import Row, alone
 from benchmarks.training.results import FOLDER, Store
 from benchmarks.training.schedules import REGIMES, Regime
@@ -132,6 +133,10 @@ TRANSFERS = (
     Transfer("adamw-more", "AdamW, lr a third more", "adamw", torch.optim.AdamW, lambda drawn: adamw(drawn, 4 / 3)),
     Transfer(
         *("nadam", "NAdam", "adamw", torch.optim.NAdam), lambda drawn: {**adamw(drawn), "decoupled_weight_decay": True}
+    ),
+    Transfer(
+        *("nadam-constant", "NAdam, constant momentum", "adamw", torch.optim.NAdam),
+        lambda drawn: {**adamw(drawn), **CONSTANT_MOMENTUM},
     ),
     *with_leads("innaprop", "INNAprop", "adamw", inna_torch.INNAprop, innaprop_of_adamw),
     Transfer(
