@@ -1,1 +1,1 @@
-"""Train real tasks with INNA's family and its peers: see docs/training.md and docs/training_short_runs.md."""
+"""Train real tasks with INNA's family and its peers: see docs/training.md."""

@@ -1,4 +1,4 @@
-"""Write the tables and figures of docs/training.md and docs/training_short_runs.md from the stored results.
+"""Write the tables and figures of the pages on training, docs/training*.md, from the stored results.
 
 The page's text is written by hand; what stands between <!-- generated NAME --> and <!-- end --> is made here.
 """
@@ -12,7 +12,7 @@ from benchmarks.training import figures, report_carried, report_free, report_sho
 from benchmarks.training.results import Store
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PAGES = tuple(CHECKOUT / page for page in ("docs/training.md", "docs/training_short_runs.md", "README.md"))
+PAGES = (CHECKOUT / "README.md", *(CHECKOUT / "docs" / f"training{part}.md" for part in ("", "_carried", "_short_runs")))
 FIGURES = CHECKOUT / "docs" / "figures"
 BLOCK = re.compile(r"(<!-- generated ([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
