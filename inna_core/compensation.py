@@ -1,4 +1,4 @@
-"""Kahan-compensated addition, for parameters in a precision that small updates would not move.
+"""Kahan-compensated addition, for low-precision parameters, to which a small update would add nothing.
 
     y           = delta_k + c_k
     u_k         = round(y)                                      what is added to theta
