@@ -1,9 +1,9 @@
 """An order of evaluation in which XLA on one CPU updates parameters and state in place.
 
-An algorithm computes the increment and the next state from the present state. XLA on a CPU makes one loop for
-each output. It inserts copies before it orders the loops, so it copies every buffer that one loop overwrites and
-another still reads; the step then takes three times as long. XLA also computes an expression that two outputs share,
-such as INNAprop's scaled gradient, only once, and stores it in a temporary as large as the parameter.
+An algorithm computes the increment and the next state from the present state. XLA on a CPU makes one loop for each
+output. It inserts copies before it orders the loops, so it copies every buffer that one loop overwrites and another
+still reads; the step then takes three times as long. XLA also computes an expression that two outputs share, such as
+INNAprop's scaled gradient, only once, and stores it in a temporary as large as the parameter.
 
 `update_state_after_params` fixes the order by data dependencies: first the next parameter, then the fields of the state
 one after another, each by a separate call on the present state. So each field can be overwritten as soon as its next

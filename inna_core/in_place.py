@@ -35,8 +35,8 @@ def update_in_place(
     """Make one step, in place where the arrays are writable NumPy arrays, and return the next parameter and state.
 
     NumPy arrays are overwritten if the parameter and its state are writable and no two of their elements share memory.
-    Then the step needs memory for one block. Other arrays stay unchanged, and new ones are returned. Code
-    that uses the returned values works in both cases.
+    Then the step needs memory for one block. Other arrays stay unchanged, and new ones are returned. Code that uses the
+    returned values works in both cases.
 
     Args:
         algorithm: `inna_core.INNA`, `inna_core.INNAprop` or another elementwise algorithm with a velocity.

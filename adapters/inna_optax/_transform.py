@@ -136,12 +136,12 @@ class Elementwise:
 
     def stand_in(self, grad: jax.Array, velocity: jax.Array) -> jax.Array:
         """Return an array of the shape and dtype of a parameter that was not passed; its values are not used."""
-        # The state has the parameter's dtype, but for narrow parameters with kahan_sum=False: then the gradient has it.
+        # The state has the parameter's dtype, except for narrow parameters with kahan_sum=False, as the gradient shows.
         narrow = self.kahan_sum is False and is_narrow(grad) and velocity.dtype == jnp.float32
         return grad if narrow else velocity
 
     def decay_rates(self, params: Any, paths: list[Any], treedef: Any) -> list[Any]:
-        """Return each leaf's rate of decay. Leaves of a mask are plain booleans, or traced ones."""
+        """Return each leaf's rate of decay. The leaves of a mask are plain or traced booleans."""
         if not self.decays or self.mask is None:
             return [self.weight_decay] * len(paths)
         mask = jax.tree.broadcast(self.mask(params) if callable(self.mask) else self.mask, params)

@@ -161,7 +161,7 @@ def _candidate(xp: Namespace, model: CubicModel, rho0: Array, loop: Loop) -> _Ca
     delta, U = _eigh(xp, (W.T * (d * d)[None, :]) @ W)
     delta, B = xp.clip(delta, min=0.0), W @ U
     gamma = B.T @ g
-    # In the hard case rounding of this sum must not decide the sign: take rounding errors for zero
+    # In the hard case rounding of this sum must not decide the sign: treat rounding errors as zero
     noise = 4 * size * eps * (xp.abs(B).T @ xp.abs(g))
     gamma = xp.where(xp.abs(gamma) > noise, gamma, xp.zeros_like(gamma))
 

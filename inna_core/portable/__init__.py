@@ -13,7 +13,7 @@ and its metadata, strings by name, are
 | key               | value                                                                                       |
 |-------------------|---------------------------------------------------------------------------------------------|
 | format, version   | "inna-state", "1"                                                                           |
-| framework         | that names and layouts are of: "torch", "optax", "keras", "arrays"                          |
+| framework         | whose names and layouts the tensors have: "torch", "optax", "keras", "arrays"               |
 | algorithm         | "INNA", "INNAprop"                                                                          |
 | step              | number of steps made, "null" where the host did not count                                   |
 | steps             | JSON: by name of the parameter, its number of steps where that differs from `step`          |
@@ -21,8 +21,8 @@ and its metadata, strings by name, are
 | complex           | JSON: tensors that are complex, stored with real and imaginary parts along a last dimension |
 | sha256            | of the whole file, with 64 zeros in place of this value                                     |
 
-safetensors has no checksum of its own. This one makes `load` refuse a file in which any byte has changed.
-Nothing in a file is ever executed. `save` writes atomically.
+safetensors has no checksum of its own. By `sha256`, `load` detects a change of any byte and refuses the file. Nothing
+in a file is ever executed. `save` writes atomically.
 """
 
 from inna_core.portable.file import load, save

@@ -21,7 +21,7 @@ class PortableState:
     Args:
         framework: one of `FRAMEWORKS`, whose names and layouts the arrays have.
         algorithm: name of its class in `inna_core`.
-        step: number of steps made; None if unknown, since INNA in torch does not count.
+        step: number of steps made; None if unknown: INNA in torch does not count.
         slots: by name of the parameter, its arrays by name: velocity, second_moment, compensation.
         parameters: by name; empty, or all of those in `slots`.
         hyperparameters: by name of the parameter, numbers, booleans and None by name; loading compares them and never
