@@ -1,4 +1,4 @@
-"""Validation shared by the algorithms: every refusal names the argument, its value and the allowed range."""
+"""Validation shared by the algorithms: every error names the argument, its value and the allowed range."""
 
 import math
 import re
@@ -10,11 +10,11 @@ from array_api_compat import array_namespace
 
 
 def checked_number(name: str, value: Any, *, positive: bool = False, below: float = math.inf) -> Any:
-    """Return a hyperparameter, Python numbers validated and made plain floats.
+    """Validate a hyperparameter, and convert Python and NumPy numbers to plain floats.
 
     Args:
         name: the argument's name, for the error message.
-        value: a real number, or a 0-d array (traced or on a device), whose value is left unread.
+        value: a real number, or a 0-d array (traced or on a device), whose value is not read.
         positive: whether zero is excluded.
         below: exclusive upper bound.
 
@@ -49,18 +49,22 @@ def checked_number(name: str, value: Any, *, positive: bool = False, below: floa
 
 
 def checked_choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
-    """Return an option, refused unless it is one of the allowed objects (1 is not True)."""
+    """Return an option if it is one of the allowed objects, compared by identity (1 is not True).
+
+    Raises:
+        TypeError: if it is not.
+    """
     if not any(value is one for one in allowed):
         raise TypeError(f"Invalid {name}: {value!r} (expected one of {', '.join(map(str, allowed))})")
     return value
 
 
 def checked_count(name: str, value: Any, least: int) -> int:
-    """Return a hyperparameter that counts something.
+    """Return a count if it is an int and large enough.
 
     Raises:
         TypeError: if it is not an int.
-        ValueError: if it is less than the least allowed.
+        ValueError: if it is less than `least`.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"Invalid {name}: {value!r} (expected an int >= {least})")
@@ -80,14 +84,14 @@ def is_complex(array: Any) -> bool:
 
 
 def is_narrow(array: Any) -> bool:
-    """Return whether the dtype is float16 or bfloat16, which hold too few digits for sums over many steps."""
+    """Return whether the dtype is float16 or bfloat16, which have too few digits for sums over many steps."""
     return str(array.dtype).rstrip("'>").endswith("float16")
 
 
 def check_algorithm(algorithm: Any) -> None:
-    """Refuse what is no algorithm, such as the class in place of an instance."""
+    """Raise TypeError for anything but an algorithm object, such as the class `INNA` in place of `INNA()`."""
     if isinstance(algorithm, type) or not all(hasattr(algorithm, name) for name in ("init", "update", "state_type")):
-        raise TypeError(f"Invalid algorithm: {algorithm!r} (expected an algorithm of inna_core, as in INNA())")
+        raise TypeError(f"Invalid algorithm: {algorithm!r} (expected an algorithm object of inna_core, such as INNA())")
 
 
 def check_parameter(theta: Any) -> None:
@@ -109,7 +113,7 @@ def check_like(name: str, array: Any, theta: Any) -> None:
 
 
 def check_update(xp: Any, state_type: type, grad: Any, state: Any, theta: Any, hyperparameters: dict[str, Any]) -> None:
-    """Refuse arguments of an update that do not belong together.
+    """Raise TypeError or ValueError for arguments of an update that do not fit together.
 
     Args:
         xp: namespace that the caller gave, or None to refuse a mixture of frameworks.
@@ -141,12 +145,15 @@ def check_scalars(scalars: dict[str, Any], theta: Any) -> None:
 
 
 def keeps_dtype(value: Any, theta: Any) -> bool:
-    """Return whether a real number leaves theta's dtype alone: real ones do complex, in torch also float64 narrower."""
+    """Return whether theta times a real 0-d array has theta's dtype.
+
+    A real scalar keeps a complex dtype. In torch a 0-d float64 tensor also keeps a narrower one.
+    """
     if "float64" not in str(value.dtype) and not is_complex(theta):
         return False
     try:
         return ((theta[:0, ...] if theta.shape else theta) * value).dtype == theta.dtype
-    except (TypeError, RuntimeError):  # of another framework, or on another device
+    except (TypeError, RuntimeError):  # an array of another framework or on another device
         return False
 
 

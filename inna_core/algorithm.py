@@ -18,7 +18,7 @@ State = TypeVar("State", bound=tuple)
 class Algorithm(Protocol[State]):
     """An optimization algorithm: a frozen dataclass of hyperparameters with two pure methods.
 
-    The hosts know nothing else of an algorithm. The fields of its state become torch's ``state_dict`` keys, Keras'
+    The hosts use nothing else of an algorithm. The fields of its state become torch's ``state_dict`` keys, Keras'
     variable names and the fields of the optax state.
     """
 
@@ -27,13 +27,32 @@ class Algorithm(Protocol[State]):
     default_weight_decay: ClassVar[float]
 
     def init(self, theta: Array, xp: Namespace | None = None) -> State:
-        """Return the state before the first step for a parameter of any shape."""
+        """Return the state before the first step.
+
+        Args:
+            theta: parameter, any shape.
+            xp: array namespace; inferred from theta by default.
+
+        Returns:
+            The state: arrays like theta, and a 0-d ``step`` if the algorithm counts steps.
+        """
         ...
 
     def update(
         self, grad: Array, state: State, theta: Array, lr: Scalar, xp: Namespace | None = None
     ) -> tuple[Array, State]:
-        """Return the increment of the parameter and the next state."""
+        """Return the increment of the parameter and the next state; the arguments stay unchanged.
+
+        Args:
+            grad: gradient at theta, like theta in shape and dtype.
+            state: from `init` or the previous `update`.
+            theta: parameter.
+            lr: learning rate.
+            xp: array namespace; inferred from the arrays by default.
+
+        Returns:
+            delta, such that theta + delta is the next iterate, and the next state.
+        """
         ...
 
 
@@ -43,6 +62,6 @@ def slot_names(algorithm: Any) -> list[str]:
 
 
 def state_of(algorithm: Any, slots: Mapping[str, Array], step: Callable[[], Scalar]) -> Any:
-    """Return an algorithm's state; `step` returns the number of steps made before, if the algorithm counts them."""
+    """Return an algorithm's state; `step()` gives the number of steps made, and is called only if the state has it."""
     counts = "step" in algorithm.state_type._fields
     return algorithm.state_type(**slots, **({"step": step()} if counts else {}))

@@ -1,7 +1,7 @@
 """The coefficients of a step of INNA or INNAprop, from either of two parametrizations.
 
 In the papers' form, the dampings alpha and beta are given, and the step size gamma is the learning rate. In the other,
-momentum m and lead l are given, with the learning rate eta of SGD or AdamW, and the dampings follow from the present
+momentum m and lead l are given, with the learning rate eta of SGD or AdamW, and the dampings follow from the current
 eta:
 
 |          | gamma             | alpha gamma | beta    | l = 1 is       | l = 1 + m is                  |
@@ -11,16 +11,16 @@ eta:
 
 so that alpha beta = (1 - m) l. At a constant eta INNA with l = 1 or 1 + m makes exactly the steps of
 ``torch.optim.SGD`` and ``optax.sgd``; any l is quasi-hyperbolic momentum (QHM) with nu = (1 - (1 - m) l) / m and lr
-eta / (1 - m). INNAprop differs from AdamW in that the first moment averages gradients that are scaled already, and has
-no bias correction. A schedule of eta leaves m and l alone, while one of gamma with fixed alpha and beta changes both.
+eta / (1 - m). INNAprop differs from AdamW in that the first moment averages gradients that are already scaled, and has
+no bias correction. A schedule of eta leaves m and l alone; a schedule of gamma with fixed alpha and beta changes both.
 
 The steps d_k = theta_{k+1} - theta_k show the effect of the lead. At a constant eta INNA's are
 
     d_{k+1} = m d_k - eta g_{k+1} - (l - 1) eta (g_{k+1} - g_k)
 
 and INNAprop's likewise with (1 - m) eta q for eta g. The difference of the gradients is about the Hessian times d_k, so
-the last term is the Newtonian damping, beyond what the plain discretization of the heavy ball contains. At
-l = 1 / (1 - m) the velocity does not see the gradient, and what is left is gradient descent.
+the last term is Newtonian damping. At l = 1, the heavy ball, it vanishes. At l = 1 / (1 - m), where alpha beta = 1, the
+gradient does not enter the velocity, and the method is gradient descent.
 
 alpha is infinite at eta = 0, where warm-ups start and schedules end, but its products with gamma and beta are finite,
 and the equations use only these. Weight decay is lr times its rate in both parametrizations, so with m and l it is
@@ -84,7 +84,10 @@ def coefficients(algorithm: Any, lr: Scalar, unit: Scalar, xp: Namespace | None 
 
 
 def square_root(x: Scalar, xp: Namespace | None) -> Scalar:
-    """Return the root of a number, with the derivative 0 at 0, where the true one would make NaN of what it meets."""
+    """Return the square root of a number, with derivative 0 at 0.
+
+    The true derivative is infinite there, and would make derivatives through a step NaN.
+    """
     if type(x) is float:
         return math.sqrt(x)
     ns = namespace(x, xp)
@@ -99,7 +102,11 @@ def given(algorithm: Any, lr: Scalar) -> dict[str, Scalar]:
 
 
 def without_rivals(algorithm: Any, entries: dict[str, Any]) -> dict[str, Any]:
-    """Return hyperparameters of an algorithm, with None for those of the parametrization that they replace."""
+    """Return new values of hyperparameters, with None for those of the other parametrization.
+
+    Values of alpha or beta alone reset momentum and lead, and the other way round. Entries that give both are returned
+    as they are.
+    """
     rivals: dict[str, None] = {}
     for names, others in (DAMPINGS, MOMENTUM), (MOMENTUM, DAMPINGS):
         chosen = any(entries.get(name) is not None for name in names) and not any(name in entries for name in others)

@@ -1,4 +1,4 @@
-"""Kahan-compensated addition, for parameters in a precision that small updates would not move.
+"""Kahan-compensated addition, for low-precision parameters, in which small updates would be lost.
 
     y           = delta_k + c_k
     u_k         = round(y)                                      what is added to theta

@@ -65,14 +65,14 @@ def largest_stable_lr(
     momentum: float | None = None,
     lead: float | None = None,
 ) -> float:
-    """Return the supremum of the step sizes below which INNA is stable for every curvature in (0, sharpness].
+    """Return the limit of lr: below it INNA is stable for every curvature in (0, sharpness].
 
     Args:
         sharpness: largest eigenvalue of the Hessian, > 0.
         alpha, beta, momentum, lead: as `inna_core.INNA`.
 
     Returns:
-        The largest lr: in units of time like 1/alpha and beta, or, with momentum, of time squared.
+        The limit; in units of time, like 1/alpha and beta, or with momentum in units of time squared.
 
     Raises:
         ValueError, TypeError: if an argument is not a number in its range.
@@ -90,14 +90,14 @@ def largest_stable_lr(
 
 
 def largest_stable_sharpness(by: Coefficients, xp: Namespace) -> Array:
-    """Return the supremum of the sharpness below which a step is stable: the other side of `largest_stable_lr`.
+    """Return the limit of the sharpness, below which a step is stable: the inverse of `largest_stable_lr`.
 
     Args:
         by: the step's coefficients; gamma is a 0-d array, which may be traced.
         xp: its namespace.
 
     Returns:
-        The largest stable eigenvalue of the Hessian, of the scaled one in INNAprop; 0-d, infinite at gamma = 0.
+        The limit of the largest eigenvalue of the Hessian (in INNAprop of the scaled one); 0-d, infinite at gamma = 0.
 
     Example:
         >>> import numpy as np
@@ -131,7 +131,7 @@ def stable_with_dampings(h: float, alpha: float, beta: float) -> float:
 
 
 def stable_with_momentum(h: float, forget: float, lead: float) -> float:
-    # the limits at the top with gamma^2 = eta, alpha gamma = 1 - m = forget and beta = lead gamma
+    # the two conditions at the top of this file, with gamma^2 = eta, alpha gamma = 1 - m = forget and beta = lead gamma
     limits = [forget / h / (1 - lead)] if lead < 1 else []
     if lead > 0.5:
         limits.append(2 * (2 - forget) / h / (2 * lead - 1))

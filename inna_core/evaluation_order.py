@@ -1,14 +1,14 @@
 """An order of evaluation in which XLA on one CPU updates parameters and state in place.
 
-An algorithm computes the increment and the next state from the present state. XLA on a CPU makes one loop of each
-output; it decides on copies before it decides on the order of the loops, so it copies every buffer that one loop
-overwrites and another still reads. That takes three times as long as the step should. And an expression that two
-outputs share, such as INNAprop's scaled gradient, it computes once and stores in a temporary of the parameter's size.
+An algorithm computes the increment and the next state from the present state. XLA on a CPU makes one loop for each
+output. It inserts copies before it orders the loops, so it copies every buffer that one loop overwrites and another
+still reads; the step then takes three times as long. XLA also computes an expression that two outputs share, such as
+INNAprop's scaled gradient, only once, and stores it in a temporary as large as the parameter.
 
 `update_state_after_params` fixes the order by data dependencies: first the next parameter, then the fields of the state
-one after another, each computed from the present state by a call of its own. So a field may be overwritten once it is
-computed. It follows that fields must be declared so that none needs the present value of an earlier one. Only XLA on
-one CPU gains from it: a GPU makes one kernel of the plain order, and devices that share a parameter would have to
+one after another, each by a separate call on the present state. So each field can be overwritten as soon as its next
+value is known. The fields must be declared such that none needs the present value of an earlier one. Only XLA on one
+CPU gains from it: a GPU makes one kernel of the plain order, and devices that share a parameter would have to
 communicate.
 """
 
@@ -24,13 +24,13 @@ Update = Callable[[Array, Any], tuple[Array, Any]]
 def update_state_after_params(
     update: Update, grad: Array, state: Any, theta: Array, xp: Namespace
 ) -> tuple[Array, Any]:
-    """Return ``update(grad, state)``, with each field of the next state computed after what comes before it.
+    """Return ``update(grad, state)``, computed in the order: next parameter, then one field of the state after another.
 
     Args:
         update: an algorithm's update of one parameter, with everything but gradient and state bound.
         grad: gradient at theta, any shape, real or complex floating point.
         state: NamedTuple; its field ``step``, if any, is a scalar and takes no part in the order.
-        theta: parameter, like grad. Nothing is gained if the next state depends on it, as with the published decay.
+        theta: parameter, like grad. No copy is avoided if the next state depends on it, as with the published decay.
         xp: namespace with ``abs``, ``sign``, ``where``, ``zeros_like`` and ``ones_like``.
 
     Returns:
@@ -58,7 +58,7 @@ def update_state_after_params(
 
 
 def one_after(written: Array, xp: Namespace) -> Array:
-    """Return the number 1 that depends on an element of an array, so that it is known only once that is written."""
+    """Return 1, computed from an element of an array, so that XLA cannot use it before the array is written."""
     size = xp.abs(written[(0,) * len(written.shape)])
     # never true, but XLA cannot prove it (as it can prove |x| >= 0): adds a data dependency
     never = xp.sign(size) > 1

@@ -1,4 +1,4 @@
-"""One step, written into the arrays where NumPy allows it.
+"""One step, in place for NumPy arrays.
 
 An expression such as ``theta + lr * (v - beta * g)`` makes an array of theta's size for each operation, and each goes
 through main memory. Here the algorithm's own `update` runs on one block after another, small enough that its
@@ -32,11 +32,11 @@ def update_in_place(
     *,
     published_decay: bool = False,
 ) -> tuple[Array, Any]:
-    """Make a step; return the parameter and the state after it, which are the given arrays where these can be written.
+    """Make one step, in place where the arrays are writable NumPy arrays, and return the next parameter and state.
 
     NumPy arrays are overwritten if the parameter and its state are writable and no two of their elements share memory.
-    Then the step needs memory for one block. Other arrays stay unchanged, and new ones are returned. Use the returned
-    values, and the same code serves both.
+    Then the step needs memory for one block. Other arrays stay unchanged, and new ones are returned. Code that uses the
+    returned values works in both cases.
 
     Args:
         algorithm: `inna_core.INNA`, `inna_core.INNAprop` or another elementwise algorithm with a velocity.
@@ -71,12 +71,12 @@ def update_in_place(
         return as_array(theta + delta), state
     check_arrays(algorithm, grad, state, theta, lr)
 
-    # in the order of memory, whatever that of the axes is
+    # axes in the order of memory, so that blocks are contiguous
     axes = sorted(range(theta.ndim), key=lambda axis: -abs(theta.strides[axis]))
     theta_view, grad_view, *views = (x.transpose(axes) for x in (theta, grad, *slots.values()))
     options, after = {"published": published_decay, "xp": (xp := array_namespace(theta))}, state
     if theta.size > BLOCK:
-        # freed at once: from then on glibc's allocator keeps temporaries of a block, rather than give them back
+        # Freeing a large array makes glibc's allocator keep temporaries of a block for reuse, rather than unmap them.
         xp.empty(4 * BLOCK, dtype=theta.dtype)
     for block in blocks(theta_view.shape, BLOCK):
         part, parts = theta_view[block], {name: view[block] for name, view in zip(slots, views, strict=True)}
@@ -89,14 +89,14 @@ def update_in_place(
 
 
 def slots_of(algorithm: Any, state: Any) -> dict[str, Array]:
-    """Return the fields of a state that are like the parameter, by name; none of a state of another algorithm."""
+    """Return the fields of a state that are like the parameter, by name; {} for a state of another algorithm."""
     if not isinstance(state, algorithm.state_type):
         return {}
     return {name: value for name, value in state._asdict().items() if name != "step"}
 
 
 def check_arrays(algorithm: Any, grad: Array, state: Any, theta: Array, lr: Scalar) -> None:
-    """Refuse arrays that do not belong together, or that share memory if they are NumPy's.
+    """Refuse arrays that do not fit together, and NumPy arrays that share memory.
 
     Raises:
         ValueError, TypeError: as `update_in_place`.
@@ -120,7 +120,7 @@ def can_be_written(x: Any) -> bool:
 
 
 def check_no_shared_memory(arrays: dict[str, Array]) -> None:
-    """Refuse arrays of which two share memory: a block would read what another has overwritten."""
+    """Refuse arrays that share memory: one block would read what another has overwritten."""
     for (first, x), (second, y) in combinations(arrays.items(), 2):
         if array_namespace(x, y).shares_memory(x, y):
             raise ValueError(f"Invalid {second}: shares memory with {first} (expected an array of its own)")

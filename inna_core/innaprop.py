@@ -14,8 +14,8 @@
 | k                                     | steps made so far                        | >= 0   | ``step``            |
 | q                                     | scaled gradient                          |        |                     |
 
-The paper prints the recurrence with psi in two lines whose coefficients divide by beta - gamma_k; in terms of the
-velocity the trajectory is the same, and finite for every step size.
+The paper writes the recurrence with psi, and its coefficients divide by beta - gamma_k. In terms of the velocity the
+trajectory is the same, and finite for every step size.
 
 The modulus matters for complex parameters only: multiplying g by a phase multiplies q by it, as in `optax.adam`.
 torch's optimizers scale real and imaginary parts separately, as two parameters. For g see `inna_core.inna`.
@@ -50,7 +50,7 @@ class INNApropState(NamedTuple):
         velocity: v, like the parameter in shape, dtype and device.
         second_moment: s, like the parameter.
         step: number of steps made, a 0-d array of the parameter's real dtype (float32 for float16 and bfloat16, which
-            count to 2048 and 256 only).
+            can count to 2048 and 256 only).
     """
 
     velocity: Array
@@ -127,7 +127,7 @@ class INNAprop:
         return INNApropState(ns.zeros_like(theta), ns.zeros_like(theta), as_array(step))
 
     def denominators(self, state: INNApropState, xp: Namespace | None = None) -> Array:
-        """Return what the last gradient was divided by, real and like the parameter in shape; after a step only."""
+        """Return what the last step divided its gradient by: real, shaped like the parameter. Call it after a step."""
         s, ns = state.second_moment, namespace(state.second_moment, xp)
         return scale(ns.real(s) if is_complex(s) else s, state.step, self.sigma, self.eps, ns)
 
@@ -177,7 +177,7 @@ class INNAprop:
 
 
 def scale(s: Array, k: Array, sigma: Scalar, eps: Scalar, ns: Namespace) -> Array:
-    """Return what the gradient of step k, counted from 1, is divided by, for the second moment after it."""
+    """Return the denominator of step k, counted from 1, given the second moment after that step."""
     s_hat = s * (1 / bias_correction(sigma, k, ns))  # a product with a scalar saves a division per element
     return ns.sqrt(s_hat) + eps
 

@@ -15,7 +15,7 @@ Tree = Any
 
 
 class Iterate(NamedTuple):
-    """Where a loop is.
+    """Parameters and states after a step.
 
     Attributes:
         theta: the parameters, in the structure in which they were given.
@@ -53,16 +53,16 @@ def iterate(
         lr: learning rate, or a function of the number of the step, counted from 0, such as
             `inna_core.schedules.PowerDecay`.
         weight_decay: rate of decoupled decay, >= 0 (`inna_core.weight_decay`).
-        published_decay: whether to decay as the published code of INNAprop does (see there).
-        state: states of the parameters, of an earlier iterate, to continue from there.
-        step: number of steps made before, for the schedule.
+        published_decay: whether to decay as the published code of INNAprop does (see the same module).
+        state: `Iterate.state` of an earlier run, to continue it; by default new states.
+        step: `Iterate.step` of that run, from which the schedule continues.
 
     Returns:
         An iterator of `Iterate`.
 
     Raises:
         ValueError, TypeError: as the algorithm's `update`, or if a gradient has another structure than the parameters.
-            The iterate before is unchanged then.
+            The last iterate is then unchanged.
 
     Example:
         >>> import numpy as np
@@ -108,7 +108,7 @@ def check(
 ) -> None:
     """Refuse what `update_in_place` would refuse."""
     check_arrays(algorithm, grad, state, theta, lr)
-    if theta.shape:  # a step of no elements makes all checks of the algorithm's own
+    if theta.shape:  # a step of zero elements runs the algorithm's own checks
         state = state._replace(**{name: x[:0, ...] for name, x in state._asdict().items() if name != "step"})
         grad, theta = grad[:0, ...], theta[:0, ...]
     update_with_decay(algorithm, grad, state, theta, lr, weight_decay, published=published_decay)
@@ -127,7 +127,7 @@ def owned_state(algorithm: Any, state: Any) -> Any:
 
 
 def flattened(tree: Tree, like: Tree, name: str) -> list[Any]:
-    """Return what a tree has in the places of the arrays of another tree, and refuse another structure."""
+    """Return the leaves of a tree in the order of `like`; raise ValueError if the structures differ."""
     if isinstance(like, dict):
         if not isinstance(tree, dict) or tree.keys() != like.keys():
             raise ValueError(f"Invalid {name}: {outline(tree)} (expected {outline(like)})")

@@ -9,7 +9,7 @@
 | g       | gradient of the loss           |        | ``grad``     |
 | b       | momentum buffer                |        | ``momentum`` |
 | gamma_k | step size                      | >= 0   | ``lr``       |
-| m       | weight of the past in b        | [0, 1) | ``momentum`` |
+| m       | momentum                       | [0, 1) | ``momentum`` |
 
 Reference: B. T. Polyak. Some methods of speeding up the convergence of iteration methods. USSR Computational
 Mathematics and Mathematical Physics 4(5), 1964.
@@ -66,7 +66,7 @@ class Momentum:
         object.__setattr__(self, "momentum", checked_number("momentum", self.momentum, below=1.0))
 
     def init(self, theta: Array, xp: Namespace | None = None) -> MomentumState:
-        """Return the state before the first step: an empty buffer."""
+        """Return the state before the first step: a buffer of zeros. See `inna_core.INNA.init`."""
         check_parameter(theta)
         return MomentumState(namespace(theta, xp).zeros_like(theta))
 

@@ -1,7 +1,7 @@
 """What monitors measure: energy, velocity, sharpness, and the sharpness up to which a step is stable.
 
 For gradients that are divided by a diagonal D, as in INNAprop, the dynamics in y = D^(1/2) theta are those of INNA with
-the loss as a function of y. So with D held, and D = 1 for INNA,
+the loss as a function of y. So with D held constant (D = 1 for INNA),
 
     energy       E = 2 (1 + alpha beta) J(theta) + <v, D v>
     sharpness    h = largest eigenvalue of D^(-1/2) Hess J D^(-1/2), which has the eigenvalues of D^(-1) Hess J
@@ -9,9 +9,9 @@ the loss as a function of y. So with D held, and D = 1 for INNA,
 E never grows along the continuous dynamics, and a step is stable on the quadratic model of the loss iff h is below
 `inna_core.dynamics.largest_stable_sharpness`. Weight decay is left out of both.
 
-The sharpness is found by k steps of Lanczos' method, which take k products of the Hessian with a vector, as k steps
-of the power method do. Its estimate is never below the power method's from the same start, and a large negative
-eigenvalue does not mislead it. The estimate never exceeds h, up to rounding.
+The sharpness is estimated by k steps of Lanczos' method. They cost k products of the Hessian with a vector, as k steps
+of the power method do, but the estimate is never below the power method's from the same start, and large negative
+eigenvalues do not disturb it. Up to rounding the estimate never exceeds h.
 
 | symbol | meaning                                          | name in code                |
 |--------|--------------------------------------------------|-----------------------------|
@@ -69,10 +69,10 @@ class Metrics(NamedTuple):
 
 
 def check_periods(every: int, sharpness_every: int, iterations: int) -> None:
-    """Refuse arguments that are no positive integers, or a `sharpness_every` that is no multiple of `every`.
+    """Refuse arguments that are not positive integers, and a `sharpness_every` that is not a multiple of `every`.
 
     Raises:
-        TypeError: if one is no int.
+        TypeError: if one is not an int.
         ValueError: if one is out of range.
     """
     for name, value in (("every", every), ("sharpness_every", sharpness_every), ("iterations", iterations)):
@@ -86,7 +86,7 @@ def velocity_squares(algorithm: Any, states: Iterable[Any], xp: Namespace) -> tu
 
     Args:
         algorithm: `inna_core.INNA` or `inna_core.INNAprop`.
-        states: the algorithm's states, one a parameter.
+        states: the algorithm's states, one per parameter.
         xp: their namespace.
     """
     plain, scaled = 0.0, 0.0
@@ -101,7 +101,7 @@ def velocity_squares(algorithm: Any, states: Iterable[Any], xp: Namespace) -> tu
 def measured(
     algorithm: Any, step: Scalar, lr: Array, squares: tuple[Array, Array], loss: Array, sharpness: Array, xp: Namespace
 ) -> Metrics:
-    """Return a sample.
+    """Return a sample, given what a host measured.
 
     Args:
         algorithm: `inna_core.INNA` or `inna_core.INNAprop`.
@@ -125,7 +125,7 @@ def measured(
 
 
 def python_loop(body: Callable[[Any], Any], carry: Any, count: int, xp: Namespace) -> tuple[Array, Array]:
-    """Apply a body that returns a carry and two 0-d arrays, and return these stacked. JAX has ``lax.scan`` for it."""
+    """Apply a body that returns a carry and two 0-d arrays, and return these stacked, as ``jax.lax.scan`` does."""
     pairs = []
     for _ in range(count):
         carry, pair = body(carry)
@@ -173,7 +173,7 @@ def largest_eigenvalue(
         a = dot(w, q)
         w = [x - a * y - b * z for x, y, z in zip(w, q, before, strict=True)]
         b = xp.sqrt(dot(w, w))
-        # in an invariant subspace there is nothing left, and q is taken once more, which adds no other eigenvalue
+        # b = 0: no new direction is left. Repeating q adds no eigenvalue that was not there.
         ended = b == 0
         after = [xp.where(ended, y, x / xp.where(ended, xp.ones_like(b), b)) for x, y in zip(w, q, strict=True)]
         return (after, q, b), (a, b)
@@ -193,7 +193,7 @@ def largest_eigenvalue(
 def plot(history: Iterable[Metrics]) -> Any:
     """Draw samples: loss and energy above, the sharpness and its stable limit below.
 
-    Where the sharpness crosses the line the learning rate is at the limit, the edge of stability.
+    Where the sharpness meets its limit, training is at the edge of stability.
 
     Args:
         history: samples, in order.
@@ -220,7 +220,7 @@ def plot(history: Iterable[Metrics]) -> Any:
         raise ValueError("Invalid history: no samples (expected at least one)")
     figure = Figure(figsize=(7, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    # colours of Okabe and Ito, and different strokes, for eyes that see no red or no green
+    # colours of Okabe and Ito, and different line styles, for colour-blind readers
     curves = [
         (above, "loss", "#0072B2", "-", "loss"),
         (above, "energy", "#D55E00", "--", "energy"),

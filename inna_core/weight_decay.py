@@ -5,19 +5,19 @@ Decoupled decay multiplies theta by 1 - gamma lambda and leaves the velocity alo
     theta_{k+1} = theta_k + d_k + delta_k                       d_k = -gamma_k lambda theta_k
 
 where delta_k is the algorithm's own increment from theta_k, and gamma_k its lr: with momentum in place of alpha and
-beta that is eta_k (`inna_core.coefficients`), so the same lambda decays as in AdamW. The authors' code decays in two
+beta that is eta_k (`inna_core.coefficients`), so lambda means what it means in AdamW. The authors' code decays in two
 other ways.
 
-Published decay, in the repository of INNAprop, for its INNAprop and for its INNA: theta_k is replaced by theta_k + d_k
-while psi stays, which by v = (1/beta - alpha) theta - psi / beta changes the velocity:
+Published decay, in the repository of INNAprop, both in its INNAprop and in its INNA: theta_k is replaced by
+theta_k + d_k while psi stays. By v = (1/beta - alpha) theta - psi / beta this changes the velocity:
 
     v_k <- v_k + (1/beta - alpha) d_k                           before the step
 
 In the long run its effect is 1 / (alpha beta) times that of lambda. ``published=True`` selects it.
 
 L2 regularisation, in INNA's own repository (github.com/camcastera/INNA-for-DeepLearning, for torch): the decay is
-added to beta g_k, so it acts as the gradient of lambda / (2 beta) |theta|^2 and the velocity sees it. To repeat those
-runs, leave ``weight_decay`` at 0 and add it to the gradient:
+added to beta g_k, so it acts as the gradient of lambda / (2 beta) |theta|^2, in the velocity too. To repeat those runs,
+leave ``weight_decay`` at 0 and add it to the gradient:
 
     g_k <- g_k + (lambda / beta) theta_k
 
@@ -63,7 +63,7 @@ def update_with_decay(
         delta, such that theta + delta is the next iterate, and the next state.
 
     Raises:
-        ValueError, TypeError: as the algorithm's `update`; if the published decay is asked of an algorithm without
+        ValueError, TypeError: as the algorithm's `update`; ValueError for the published decay of an algorithm without
             alpha and beta.
 
     Example:
@@ -88,6 +88,6 @@ def update_with_decay(
 
 
 def check_published_decay(algorithm: Any) -> None:
-    """Refuse an algorithm without the dampings in which the published decay is written."""
+    """Refuse an algorithm without alpha and beta: the equation of the published decay needs them."""
     if getattr(algorithm, "beta", None) is None:
         raise ValueError("Invalid published_decay: True (expected False where alpha and beta are not given)")

@@ -39,7 +39,7 @@ class Elementwise(keras.optimizers.Optimizer):
         check_decay(algorithm, published_decay)
         checked_choice("kahan_sum", kahan_sum, (True, False, None))
         check_storable(hyperparameters(algorithm))
-        weight_decay = checked_decay(weight_decay)  # here too: TensorFlow wraps what a setter is given
+        weight_decay = checked_decay(weight_decay)  # here too: TensorFlow wraps values on assignment
         name = unique_name(type(self).__name__.lower()) if name is None else name
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.algorithm = algorithm
@@ -89,7 +89,7 @@ class Elementwise(keras.optimizers.Optimizer):
 
     @property
     def learning_rate(self) -> Any:
-        """The step size: a variable, or what the schedule or callable says now. Numbers set are validated."""
+        """The step size: a variable, or the current value of a schedule or callable. A number is validated when set."""
         return self._get_current_learning_rate()
 
     @learning_rate.setter
@@ -100,7 +100,7 @@ class Elementwise(keras.optimizers.Optimizer):
 
     @property
     def weight_decay(self) -> Any:
-        """The rate of the decay, or None. Setting it validates it; compiled functions keep the old one."""
+        """The rate of the decay, or None. It is validated when set; functions compiled before keep the old rate."""
         return self._weight_decay
 
     @weight_decay.setter
@@ -118,7 +118,7 @@ class Elementwise(keras.optimizers.Optimizer):
         self._published_decay = published_decay
 
     def load_own_variables(self, store: Any) -> None:
-        """Take over the variables of a saved optimizer, all or none.
+        """Load the variables of a saved optimizer, all or none.
 
         Args:
             store: arrays by the variables' positions, "0" and so on.
@@ -126,7 +126,7 @@ class Elementwise(keras.optimizers.Optimizer):
         Raises:
             ValueError: if an array is missing or its shape is not its variable's.
         """
-        if len(store) == len(self.variables):  # Keras warns of other numbers, and loads nothing
+        if len(store) == len(self.variables):  # otherwise Keras warns and loads nothing
             for i, variable in enumerate(self.variables):
                 found = tuple(store[str(i)].shape) if str(i) in store else None
                 if found != tuple(variable.shape):
@@ -139,8 +139,8 @@ class Elementwise(keras.optimizers.Optimizer):
         """Update the variables; gradients that do not fit are refused before anything changes.
 
         Args:
-            grads: one gradient a variable, or None where there is none. Sparse gradients (IndexedSlices on TensorFlow,
-                BCOO on JAX) are made dense, since every row's velocity moves.
+            grads: one gradient per variable, None for a variable without one. Sparse gradients (IndexedSlices on
+                TensorFlow, BCOO on JAX) are made dense, since each step changes the velocity of every row.
             trainable_variables: the variables; by default those the optimizer was built with.
 
         Raises:
@@ -149,9 +149,9 @@ class Elementwise(keras.optimizers.Optimizer):
         """
         grads = list(grads)
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        # Keras makes no step without gradients, and raises its own error if it knows no variables
+        # without gradients Keras makes no step; without variables it raises its own error
         if grads and variables and len(grads) != len(variables):
-            raise ValueError(f"Invalid grads: {len(grads)} gradients (expected {len(variables)}, one a variable)")
+            raise ValueError(f"Invalid grads: {len(grads)} gradients (expected {len(variables)}, one per variable)")
         if variables:
             grads = [
                 None if gradient is None else checked_gradient(gradient, variable)
@@ -160,7 +160,7 @@ class Elementwise(keras.optimizers.Optimizer):
         super().apply(grads, variables if trainable_variables is not None else None)
 
     def _apply_weight_decay(self, variables: list[Any]) -> None:
-        # The base class would decay here, in the variable's own precision; `update_step` does it in its own.
+        # The base class would decay here, in the variable's precision; `update_step` does it in the state's.
         pass
 
     def _backend_update_step(self, grads: list[Any], trainable_variables: list[Any], learning_rate: Any) -> None:
@@ -206,8 +206,8 @@ class Elementwise(keras.optimizers.Optimizer):
         """Update one variable and its state.
 
         Args:
-            gradient: like the variable.
-            variable: `keras.Variable`.
+            gradient: tensor like the variable.
+            variable: `keras.Variable` that the optimizer was built with.
             learning_rate: scalar tensor.
         """
         index = self._get_variable_index(variable)
@@ -260,7 +260,7 @@ def hyperparameters(algorithm: Any) -> dict[str, Any]:
 def hyperparameter(name: str) -> property:
     """Return a property that reads a hyperparameter of an optimizer's algorithm, and sets it if it is in its range.
 
-    Momentum takes the place of alpha and beta, and either of these that of momentum and lead.
+    Setting momentum resets alpha and beta; setting alpha or beta resets momentum and lead.
     """
 
     def set_to(optimizer: Elementwise, value: Any) -> None:

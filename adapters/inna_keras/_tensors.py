@@ -11,7 +11,7 @@ from inna_core._validation import is_narrow, is_real_floating
 
 
 def traced_for_one_cpu(x: Any) -> bool:
-    """Return whether a tensor belongs to a program that XLA makes for one CPU."""
+    """Return whether a tensor is traced for a program that XLA compiles for one CPU."""
     if keras.backend.backend() == "jax":
         import jax
         from jax.core import Tracer

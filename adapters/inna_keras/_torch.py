@@ -1,4 +1,4 @@
-"""The step of a whole model at once, in place, for Keras on torch: by `inna_torch`'s paths.
+"""In-place steps of many variables at once for Keras on torch, by the paths of `inna_torch`.
 
 Keras' own torch optimizers do the same with multi-tensor calls.
 """

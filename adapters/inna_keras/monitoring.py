@@ -23,11 +23,11 @@ from inna_keras._base import Elementwise
 from inna_keras.newton.autodiff import Tensors, compiled
 from inna_keras.newton.derivatives import hessian_product
 
-ops: Any = keras.ops  # whose annotations know symbolic tensors alone
+ops: Any = keras.ops  # its annotations cover symbolic tensors only
 
 
 class Monitor(keras.callbacks.Callback):
-    """Samples what a run of `INNA` or `INNAprop` does, every so many steps, and leaves the run as it is.
+    """Samples energy, velocity and sharpness of a run every so many steps, without changing the run.
 
     At the end of an epoch it writes the last values of ``velocity_norm``, ``energy``, ``sharpness``,
     ``stable_sharpness`` and ``stability_ratio`` into the logs, where ``History`` finds them, and the callbacks that
@@ -44,7 +44,7 @@ class Monitor(keras.callbacks.Callback):
 
     Attributes:
         history: the samples (`inna_core.monitor.Metrics`), in order; `inna_core.monitor.plot` draws them.
-        step: number of steps seen; set it where a run is resumed.
+        step: number of steps seen; set it to resume a run.
 
     Raises:
         TypeError: if an argument has a wrong type; when training starts, if the model's optimizer is not of this
@@ -87,12 +87,12 @@ class Monitor(keras.callbacks.Callback):
         self._run: Run | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Check the optimizer, and forget what was compiled for another run."""
+        """Check the optimizer, and drop functions compiled for an earlier run."""
         checked_optimizer(self.model)
         self._run = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Count batches anew."""
+        """Restart the count of batches."""
         self._batch = -1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -102,7 +102,7 @@ class Monitor(keras.callbacks.Callback):
             self.history.append(self._sample(self.step // self.sharpness_every > before // self.sharpness_every))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Write the last sample into the logs, and the last sharpness that was measured."""
+        """Write the numbers of the last sample, and the last measured sharpness, into the logs."""
         if logs is not None:
             last = self.history[-1] if self.history else Metrics(0, NAN, NAN)
             sharp = next((s for s in reversed(self.history) if s.sharpness == s.sharpness), last)
@@ -112,7 +112,7 @@ class Monitor(keras.callbacks.Callback):
     def _sample(self, with_sharpness: bool) -> Metrics:
         model: Any = self.model  # on JAX this fetches the present state
         optimizer = checked_optimizer(model)
-        # not at the start of training, when there may be no slots yet
+        # made here, since at the start of training the optimizer may have no slots
         if self._run is None or self._run.algorithm != optimizer.algorithm:
             moved = [v for v in model.trainable_variables if slots_of(optimizer, v)]
             self._run = Run(model, optimizer.algorithm, moved, self.iterations)
@@ -136,7 +136,7 @@ class Run:
     Args:
         model: compiled and built.
         algorithm: of its optimizer.
-        moved: the variables that the optimizer moves.
+        moved: the variables that the optimizer updates.
         iterations: products of the Hessian for one estimate of the sharpness.
     """
 
@@ -183,7 +183,7 @@ def scan(body: Any, carry: Any, count: int, _: Any) -> Any:
 
 
 def unchanged_generators(values: Tensors) -> Any:
-    """Return a context that leaves random numbers as they are: on torch, Keras draws from torch's own generators."""
+    """Return a context that restores random number generators: on torch, Keras draws from torch's own."""
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
     from inna_torch.monitoring import unchanged_generators
@@ -204,7 +204,7 @@ def checked_optimizer(model: Any) -> Any:
 
 
 def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
-    """Return the fields of a variable's state; none if the optimizer does not move it."""
+    """Return the fields of a variable's state; {} if the optimizer does not update it."""
     index = optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
     slots = {} if index is None else {name: column[index] for name, column in optimizer._slots.items()}
     return {} if any(slot is None for slot in slots.values()) else slots

@@ -17,8 +17,8 @@ class INNA(Elementwise):
             arguments. Stable below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
-        weight_decay: decoupled decay: each step takes learning_rate * weight_decay of a variable away (default None).
-            `exclude_from_weight_decay` spares variables.
+        weight_decay: decoupled decay: each step subtracts learning_rate * weight_decay * variable (default None).
+            `exclude_from_weight_decay` exempts variables.
         kahan_sum: compensate the rounding of updates, at the cost of one more buffer like the variable (default None:
             on for float16 and bfloat16 variables, off otherwise).
         name: the optimizer's name (default None: "inna", then "inna_1" and so on, as Keras numbers its own).
@@ -32,7 +32,7 @@ class INNA(Elementwise):
         **kwargs: what every Keras optimizer takes: ``clipnorm``, ``clipvalue``, ``global_clipnorm``, ``use_ema``,
             ``ema_momentum``, ``ema_overwrite_frequency``, ``loss_scale_factor``, ``gradient_accumulation_steps``.
 
-    Learning rate, dampings and weight decay are attributes that can be read and set; what was compiled before keeps the
+    Learning rate, dampings and weight decay are attributes that can be read and set. Functions compiled before keep the
     old dampings and decay.
 
     Raises:
@@ -85,8 +85,8 @@ class INNAprop(Elementwise):
         beta: Newtonian damping, > 0 (default 0.9).
         sigma: decay of the second moment, in [0, 1) (default 0.999).
         eps: added to the root of the second moment, > 0 (default 1e-8).
-        weight_decay: decoupled decay: each step takes learning_rate * weight_decay of a variable away (default 0.01).
-            `exclude_from_weight_decay` spares variables.
+        weight_decay: decoupled decay: each step subtracts learning_rate * weight_decay * variable (default 0.01).
+            `exclude_from_weight_decay` exempts variables.
         kahan_sum: compensate the rounding of updates, at the cost of one more buffer like the variable (default None:
             on for float16 and bfloat16 variables, off otherwise).
         name: as in `INNA`.

@@ -16,8 +16,8 @@ def save_state(path: str | os.PathLike[str], model: Any, *, parameters: bool = T
     """Save the state of a model's optimizer, and the trainable variables, in a file that every host can load.
 
     Names are the variables' paths, as "sequential/dense/kernel": give layers names, since Keras numbers those without.
-    The file is written whole or not at all (`inna_core.portable.save`). Variables that are not trained, such as moving
-    averages of batch normalization, are not in it.
+    The file is written atomically (`inna_core.portable.save`). It does not contain variables that are not trained, such
+    as moving averages of batch normalization.
 
     Args:
         path: of the file.
@@ -25,10 +25,10 @@ def save_state(path: str | os.PathLike[str], model: Any, *, parameters: bool = T
         parameters: whether to save the trainable variables too.
 
     Raises:
-        TypeError: if the model's optimizer is none of this package.
-        ValueError: if the optimizer holds what the file could not: averaged weights, or a part of the gradients that
-            it accumulates.
-        OSError: if the file cannot be written; what was there before is there still.
+        TypeError: if the model's optimizer is not `INNA` or `INNAprop`.
+        ValueError: if the optimizer has state that the file cannot hold: averaged weights (``use_ema``), or gradients
+            accumulated for an unfinished step.
+        OSError: if the file cannot be written; an existing file is then unchanged.
         ImportError: if the extra ``portable`` is not installed.
 
     Example:
@@ -54,24 +54,24 @@ def load_state(
     parameters: bool = True,
     step: int | None = None,
 ) -> "PortableState":
-    """Load a state that this or another host has saved, all of it or nothing.
+    """Load a state that this or another host has saved, or change nothing and raise.
 
-    The optimizer keeps its learning rate and weight decay; schedules go on from the number of steps in the file.
+    The optimizer keeps its learning rate and weight decay; schedules continue from the number of steps in the file.
 
     Args:
         path: of the file.
         model: compiled with `INNA` or `INNAprop`.
         layout: of files of other frameworks, see `inna_core.portable.fitted`.
-        hyperparameters: "same" to refuse other dampings than the optimizer's, "own" to go on with the optimizer's.
+        hyperparameters: "same" to refuse dampings that differ from the optimizer's, "own" to keep the optimizer's.
         parameters: whether to load the trainable variables too, which must then be in the file.
-        step: number of steps made, for files that do not say.
+        step: number of steps made, for files without it.
 
     Returns:
         What was loaded, under the names of the variables.
 
     Raises:
-        ValueError: if the file is damaged or foreign, or does not fit; nothing has changed then.
-        TypeError: if the model's optimizer is none of this package.
+        ValueError: if the file is damaged, of another kind, or does not fit; nothing has then changed.
+        TypeError: if the model's optimizer is not `INNA` or `INNAprop`.
         OSError: if the file cannot be read.
         ImportError: if the extra ``portable`` is not installed.
     """
@@ -97,7 +97,7 @@ def load_state(
 
 
 def own_optimizer(model: Any) -> Any:
-    """Return the model's optimizer, without the loss scaling around it, built."""
+    """Return the model's optimizer, built, without a LossScaleOptimizer around it."""
     optimizer = getattr(model, "optimizer", None)
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not isinstance(optimizer, Elementwise):
@@ -107,7 +107,7 @@ def own_optimizer(model: Any) -> Any:
         )
     if optimizer.use_ema:
         raise ValueError(
-            "Invalid model: an optimizer with use_ema (expected none: its averages are in no portable file)"
+            "Invalid model: an optimizer with use_ema (expected one without: portable files do not hold averages)"
         )
     if not optimizer.built:
         optimizer.build(model.trainable_variables)
@@ -129,7 +129,7 @@ def held(optimizer: Any, model: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
 
 
 def portable_state(model: Any, parameters: bool, *, saving: bool = True) -> "PortableState":
-    """Return a state as it is saved."""
+    """Return the state to save."""
     from inna_core.portable.state import PortableState
 
     optimizer = own_optimizer(model)

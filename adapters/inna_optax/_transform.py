@@ -30,8 +30,8 @@ class Elementwise:
         state_type: NamedTuple with the fields ``step`` and ``compensation`` and those of the algorithm's state.
         learning_rate: step size; a number, a scalar array, or a schedule ``step -> lr``.
         weight_decay: rate of the decoupled decay; a number or a scalar array.
-        mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: False where
-            nothing decays.
+        mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: only leaves with
+            True decay.
         published_decay: whether the decay acts on the velocity too.
         kahan_sum: compensate the rounding of parameter updates; None for float16 and bfloat16 leaves only.
     """
@@ -57,7 +57,7 @@ class Elementwise:
 
     @property
     def slots(self) -> list[str]:
-        """The fields of the algorithm's state that are like the parameters."""
+        """The fields of the algorithm's state that are pytrees like the parameters."""
         return slot_names(self.algorithm)
 
     @property
@@ -135,13 +135,13 @@ class Elementwise:
         return checked_number("learning_rate", floating(self.learning_rate(step)))
 
     def stand_in(self, grad: jax.Array, velocity: jax.Array) -> jax.Array:
-        """Return an array of the shape and dtype of a parameter that is not given; its values do not matter then."""
-        # parameters whose sum is not compensated are as wide as their state, unless they were asked to be
+        """Return an array of the shape and dtype of a parameter that was not passed; its values are not used."""
+        # The state has the parameter's dtype, except for narrow parameters with kahan_sum=False, as the gradient shows.
         narrow = self.kahan_sum is False and is_narrow(grad) and velocity.dtype == jnp.float32
         return grad if narrow else velocity
 
     def decay_rates(self, params: Any, paths: list[Any], treedef: Any) -> list[Any]:
-        """Return each leaf's rate of decay. A mask's leaves are plain booleans as a rule; traced ones are respected."""
+        """Return each leaf's rate of decay. The leaves of a mask are plain or traced booleans."""
         if not self.decays or self.mask is None:
             return [self.weight_decay] * len(paths)
         mask = jax.tree.broadcast(self.mask(params) if callable(self.mask) else self.mask, params)
@@ -189,12 +189,15 @@ class Elementwise:
 
 
 def traced_for_one_cpu(x: Any) -> bool:
-    """Return whether an array belongs to a program that XLA makes for one CPU."""
+    """Return whether an array is traced for a program that XLA compiles for one CPU."""
     return isinstance(x, Tracer) and jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def check_structure(updates: Any, velocity: Any, params: Any) -> None:
-    """Refuse gradients whose structure differs from the state's; it is the state's fault if parameters have it too."""
+    """Refuse gradients whose structure differs from the state's.
+
+    The error blames the state if the parameters have the structure of the gradients.
+    """
     found, expected = jax.tree.structure(updates), jax.tree.structure(velocity)
     if found == expected:
         return
@@ -206,7 +209,7 @@ def check_structure(updates: Any, velocity: Any, params: Any) -> None:
 
 
 def leaves_along(name: str, tree: Any, treedef: Any, expected: str = "updates") -> list[Any]:
-    """Return what a tree has at the places of another tree's leaves; `expected` names that other tree in the error."""
+    """Return the subtrees of a tree at the leaves of another tree, which `expected` names in the error."""
     try:
         return treedef.flatten_up_to(tree)
     except (TypeError, ValueError) as error:
@@ -245,23 +248,23 @@ def checked_mark(path: Any, mark: Any) -> Any:
 
 
 def as_leaf(x: Any) -> jax.Array:
-    """Return a leaf as JAX computes with it: of NumPy arrays, Python numbers and abstract arrays too."""
+    """Return a leaf (a JAX, NumPy or abstract array, or a Python number) as a JAX array."""
     return jnp.zeros_like(x) if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x, jnp.result_type(x))
 
 
 def floating(value: Any) -> Any:
-    """Return integer arrays as floating-point ones: `optax.inject_hyperparams` makes them of Python's integers."""
+    """Convert integer arrays to floating point: `optax.inject_hyperparams` makes them from Python integers."""
     integral = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.integer)
     return value.astype(float) if integral else value
 
 
 def scalar_dtype(params: Any) -> Any:
-    """Return the real dtype in which parameters are updated, the widest of them."""
+    """Return the widest real dtype in which a leaf of the parameters is updated."""
     return jnp.result_type(jnp.float32, *(jnp.finfo(as_leaf(p).dtype).dtype for p in jax.tree.leaves(params)))
 
 
 def cond(due: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-    """Return ``lax.cond``, without its compilation where the condition is known."""
+    """Return ``lax.cond``, or call one branch directly where the condition is concrete, to save the compilation."""
     if isinstance(due, Tracer):
         return jax.lax.cond(due, then, otherwise)
     return then() if due else otherwise()
@@ -273,7 +276,7 @@ def wide(x: jax.Array) -> jax.Array:
 
 
 def rounded(x: jax.Array, dtype: Any) -> jax.Array:
-    """Round to a dtype without leaving x's: XLA may drop a cast there and back, but not this."""
+    """Round x to the precision of a dtype and keep x's own. XLA may drop a cast there and back, but not this."""
     if x.dtype == dtype:
         return x
     info = jnp.finfo(dtype)
@@ -282,13 +285,13 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
         # reduce_precision flushes float16's subnormal numbers, whose spacing is 2^-24. Adding and subtracting a
         # constant with that spacing would round too, but XLA drops that.
         multiple = jnp.round(x * 2.0**24) * 2.0**-24
-        # exactly the multiple, with the derivative of x, as `reduce_precision` has
+        # the value is the multiple, the derivative that of x, as for `reduce_precision`
         y = jnp.where(jnp.abs(x) < float(info.tiny), x + jax.lax.stop_gradient(multiple - x), y)
     return y
 
 
 def in_dtype(algorithm: Any, dtype: Any) -> Any:
-    """Return an algorithm whose traced hyperparameters have a dtype."""
+    """Return an algorithm with its traced hyperparameters cast to a dtype."""
     numbers = {f.name: getattr(algorithm, f.name) for f in fields(algorithm)}
     return replace(algorithm, **{name: as_scalar(x, dtype) for name, x in numbers.items() if x is not None})
 

@@ -42,10 +42,10 @@ def monitor(
     sharpness_every: int = SHARPNESS_EVERY,
     iterations: int = ITERATIONS,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a transformation with the updates of another, which keeps the last sample of the run in its state.
+    """Wrap `inna` or `innaprop` in a transformation with the same updates, whose state holds the last sample.
 
     Every `every` steps ``update`` measures the state and parameters that it is given, before the update. It takes two
-    more arguments, named as in optax' line searches; without them the numbers that need them are NaN.
+    more arguments, named as in optax' line searches; numbers that need a missing one are NaN.
 
     * ``value``: the loss at params, for the energy.
     * ``value_fn``: the loss as a function of params, on a batch of your choice, for the sharpness, and for the energy
@@ -65,7 +65,7 @@ def monitor(
         A `GradientTransformationExtraArgs` with the updates of `inner`.
 
     Raises:
-        TypeError: if inner is not of `inna` or `innaprop`, or a number is no int.
+        TypeError: if inner is not of `inna` or `innaprop`, or a number is not an int.
         ValueError: if a number is out of range; in ``update``, if value is not a scalar, or params are missing.
 
     Reference: the equations are in `inna_core.monitor`.
@@ -93,7 +93,7 @@ def monitor(
 
     def init(params: Any) -> Any:
         dtype = scalar_dtype(params)
-        numbers = {name: jnp.full((), NAN, dtype) for name in Metrics._fields}  # each its own, to be donated
+        numbers = {name: jnp.full((), NAN, dtype) for name in Metrics._fields}  # separate arrays, to be donated
         return MonitorState(inner.init(params), Metrics(**{**numbers, "step": jnp.zeros((), jnp.int32)}))
 
     def update(

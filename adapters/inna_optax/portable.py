@@ -25,20 +25,20 @@ def save_state(
 ) -> None:
     """Save an optimizer's state, and the parameters, in a file that every host can load.
 
-    Names are the paths of the leaves in the tree of parameters, as "dense/kernel". The file is written whole or not at
-    all (`inna_core.portable.save`).
+    Names are the paths of the leaves in the tree of parameters, as "dense/kernel". The file is written atomically
+    (`inna_core.portable.save`).
 
     Args:
         path: of the file.
-        state: of `inna` or `innaprop`, or a state that has one such state in it, as that of `optax.chain`. What else is
-            in it is not saved.
+        state: of `inna` or `innaprop`, or one that contains such a state, as that of `optax.chain`. The rest of it is
+            not saved.
         params: the parameters, to save them too.
-        hyperparameters: the numbers given to `inna` or `innaprop`, for the record; other hosts compare dampings when
-            they load.
+        hyperparameters: the numbers given to `inna` or `innaprop`, for the record; other hosts compare the dampings
+            when they load.
 
     Raises:
         ValueError: if there is not exactly one state of this package, or the trees do not fit.
-        OSError: if the file cannot be written; what was there before is there still.
+        OSError: if the file cannot be written; an existing file is then unchanged.
         ImportError: if the extra ``portable`` is not installed.
 
     Example:
@@ -68,18 +68,18 @@ def load_state(
 
     Args:
         path: of the file.
-        state: of the same optimizer, as its ``init`` returns it; it says what is expected, and holds what is returned
-            beside the state of this package. Other transformations in it that count, such as
-            `optax.inject_hyperparams`, start anew.
+        state: of the same optimizer, as its ``init`` returns it. The state of `inna` or `innaprop` in it is replaced;
+            the rest is returned as it is, so other step counts in it, such as that of `optax.inject_hyperparams`,
+            start from 0.
         params: the parameters, to load them too; they must then be in the file. With None the returned ones are None.
         layout: of files of other frameworks, see `inna_core.portable.fitted`.
-        step: number of steps made, for files that do not say.
+        step: number of steps made, for files without it.
 
     Returns:
-        The state and the parameters, as new trees; what was given stays as it is.
+        The state and the parameters, as new trees; the arguments stay unchanged.
 
     Raises:
-        ValueError: if the file is damaged or foreign, or does not fit.
+        ValueError: if the file is damaged, of another kind, or does not fit.
         OSError: if the file cannot be read.
         ImportError: if the extra ``portable`` is not installed.
     """
@@ -112,7 +112,7 @@ def own_state(state: Any) -> Any:
 
 
 def leaves_by_name(tree: Any) -> dict[str, Any]:
-    """Return the leaves by their paths, "" for a tree that is a leaf."""
+    """Return the leaves by their paths, "params" for a tree that is a leaf."""
     leaves = jax.tree.leaves_with_path(tree)
     named = {keystr(path, simple=True, separator="/") or "params": leaf for path, leaf in leaves}
     if len(named) != len(leaves):
@@ -121,7 +121,7 @@ def leaves_by_name(tree: Any) -> dict[str, Any]:
 
 
 def with_leaves(tree: Any, arrays: Mapping[str, Any]) -> Any:
-    """Return a tree with other leaves, on the devices of the present ones."""
+    """Return a tree with new leaves, by name, on the devices of the present ones."""
     leaves = [placed(arrays[name], leaf) for name, leaf in leaves_by_name(tree).items()]
     return jax.tree.structure(tree).unflatten(leaves)
 
@@ -132,7 +132,7 @@ def placed(array: Any, like: Any) -> Any:
 
 
 def portable_state(state: Any, params: Any, hyperparameters: Mapping[str, Any]) -> "PortableState":
-    """Return a state as it is saved."""
+    """Return the state to save."""
     import numpy as np
 
     from inna_core.portable.state import PortableState

@@ -15,7 +15,7 @@ class INNAState(NamedTuple):
     Attributes:
         step: number of updates made, int32 scalar.
         velocity: pytree like the parameters; float32 where they are narrower.
-        compensation: pytree like the parameters, None at leaves whose sum is not compensated; None where no leaf's is.
+        compensation: pytree like the parameters, None at leaves whose sum is not compensated; None if no leaf's is.
     """
 
     step: jax.Array
@@ -30,7 +30,7 @@ class INNApropState(NamedTuple):
         step: number of updates made, int32 scalar.
         velocity: pytree like the parameters; float32 where they are narrower.
         second_moment: likewise.
-        compensation: pytree like the parameters, None at leaves whose sum is not compensated; None where no leaf's is.
+        compensation: pytree like the parameters, None at leaves whose sum is not compensated; None if no leaf's is.
     """
 
     step: jax.Array
@@ -63,9 +63,9 @@ def inna(
             below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
         alpha: viscous damping, >= 0 (default 0.5); a float or a scalar array.
         beta: Newtonian damping, > 0 (default 0.1); a float or a scalar array.
-        weight_decay: decoupled decay: each step takes learning_rate * weight_decay * params away (default 0).
-        mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: False where
-            nothing decays.
+        weight_decay: decoupled decay: each step subtracts learning_rate * weight_decay * params (default 0).
+        mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: only leaves with
+            True decay.
         momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and learning rate
             (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead alone.
         lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum, which at a constant
@@ -75,7 +75,7 @@ def inna(
             weight_decay says.
         kahan_sum: compensate the rounding of parameter updates, at the cost of one more buffer like the parameters
             (default None: on for float16 and bfloat16 leaves, off otherwise). It needs ``params`` in `update`, and
-            updates that reach `optax.apply_updates` unchanged: do not chain anything behind.
+            updates that reach `optax.apply_updates` unchanged: do not chain anything behind it.
 
     Returns:
         A `GradientTransformationExtraArgs`; its updates are added by `optax.apply_updates`.
@@ -131,9 +131,9 @@ def innaprop(
         beta: Newtonian damping, > 0 (default 0.9); a float or a scalar array.
         sigma: decay of the second moment, in [0, 1) (default 0.999); a float or a scalar array.
         eps: added to the root of the second moment, > 0 (default 1e-8); a float or a scalar array.
-        weight_decay: decoupled decay: each step takes learning_rate * weight_decay * params away (default 0.01).
-        mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: False where
-            nothing decays.
+        weight_decay: decoupled decay: each step subtracts learning_rate * weight_decay * params (default 0.01).
+        mask: pytree of booleans, a prefix of the parameters' tree, or a callable ``params -> pytree``: only leaves with
+            True decay.
         momentum: in [0, 1), in place of alpha and beta (default None): AdamW's b1; keep its learning rate and weight
             decay, and b2 as sigma (`inna_core.coefficients`). Schedules of the learning rate leave momentum and lead
             alone.

@@ -1,4 +1,4 @@
-"""What is minimized: the user's functions, checked and counted, on the box that the bounds describe."""
+"""The problem: the user's functions, with checks and counts, and the box given by the bounds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +43,7 @@ class Objective:
             raise TypeError(f"Invalid jac: returned dtype {gradient.dtype} (expected a real dtype)")
         if gradient.size != x.size:
             raise ValueError(f"Invalid jac: returned shape {gradient.shape} (expected {x.shape})")
-        # a copy: the function may use its array again
+        # a copy: the function may overwrite its array
         return np.array(gradient, dtype=float).reshape(x.shape)
 
 

@@ -9,13 +9,13 @@ Accept or halve. The energy E = 2 (1 + alpha beta) J(x) + |v|^2 never grows alon
 raises it by more than rounding, the step is too long: it is rejected, the learning rate is multiplied by `SHRINK`, and
 the velocity starts from zero again. From rest, a short enough step is one of gradient descent, which lowers the energy,
 so rejections come to an end. After each accepted step the learning rate is multiplied by `GROWTH`. Where a step from
-rest is too short to change x at all, the sharpness is estimated again; if that does not help, rounding forbids more.
+rest is too short to change x, the sharpness is estimated again; if that does not help, rounding allows no further step.
 
 Restart. Where the accepted step ends going uphill, g_{k+1} . (x_{k+1} - x_k) > 0, the velocity starts from zero again.
 So the momentum can be close to 1, and need not be tuned to the condition number.
 
 On bounds, the iterate is projected, and the velocity is set to zero in the variables that the projection moved. The
-rules stay as they are: from rest, a short enough projected step lowers the energy too.
+rules stay the same: from rest, a short enough projected step lowers the energy too.
 
 References: Castera et al., JMLR 22(134), 2021, section 3 (energy). B. O'Donoghue, E. Candès. Adaptive restart for
 accelerated gradient schemes. Foundations of Computational Mathematics 15, 2015, section 3.2 (gradient restart).
@@ -76,7 +76,7 @@ def fixed_step(algorithm: INNA, objective: Objective, box: Box, now: Iterate) ->
 
 
 def controlled_step(algorithm: INNA, objective: Objective, box: Box, now: Iterate) -> Iterate | None:
-    """Return the iterate after a step whose learning rate the energy allows; None where rounding forbids all."""
+    """Return the iterate after a step that the energy accepts; None where rounding allows no step."""
     assert now.fun is not None
     lr, state, measured = now.lr, now.state, False
     while True:
@@ -84,7 +84,7 @@ def controlled_step(algorithm: INNA, objective: Objective, box: Box, now: Iterat
         if np.array_equal(x, now.x) and not state.velocity.any():
             if measured:
                 return None
-            # too short a step for this place, if the sharpness at x0 was much larger
+            # the step may be too short because the sharpness at x0 was much larger
             lr, measured = first_lr(algorithm, objective, box, now.x, now.grad), True
             continue
         fun = objective.value(x)
@@ -99,7 +99,7 @@ def controlled_step(algorithm: INNA, objective: Objective, box: Box, now: Iterat
 
 
 def energy_grows(algorithm: INNA, lr: float, before: tuple[float, INNAState], after: tuple[float, INNAState]) -> bool:
-    """Return whether a step raises the energy by more than rounding errors, or to something that is not a number."""
+    """Return whether a step raises the energy by more than rounding errors, or makes it infinite or NaN."""
     by = algorithm.coefficients(lr)
     with np.errstate(over="ignore", invalid="ignore"):
         old, new = (
@@ -122,7 +122,7 @@ def first_lr(algorithm: INNA, objective: Objective, box: Box, x: Array, grad: Ar
         sharpness = max(sharpness, float(np.linalg.norm(direction)))
         if not 0 < sharpness < np.inf or not direction.any():
             break
-    if not 0 < sharpness < np.inf:  # no curvature was seen: let the first step have about the length of x
+    if not 0 < sharpness < np.inf:  # no curvature found: let the first step have about the length of x
         sharpness = float(np.linalg.norm(grad)) / max(1.0, float(np.linalg.norm(x)))
     names = ("alpha", "beta") if algorithm.momentum is None else ("momentum", "lead")
     return START * largest_stable_lr(sharpness, **{name: getattr(algorithm, name) for name in names})

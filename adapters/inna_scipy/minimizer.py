@@ -18,9 +18,9 @@ MOMENTUM = 0.99
 """Momentum where the learning rate is controlled; restarts make smaller ones unnecessary."""
 
 GTOL = {False: 1e-7, True: 1e-5}
-"""Default of `gtol`, by whether the gradient is one of differences, whose errors are about 1e-8 times the curvature.
+"""Default of `gtol`, by whether gradients are finite differences, whose errors are about 1e-8 times the curvature.
 
-BFGS has 1e-5 and ends far below it, since it converges superlinearly; INNA, which converges linearly, ends just below.
+BFGS has 1e-5 and ends far below it, since it converges superlinearly. INNA converges linearly and ends just below.
 """
 
 MESSAGES = {
@@ -82,8 +82,8 @@ def inna(
         beta: Newtonian damping, > 0.
         momentum: in [0, 1), in place of alpha and beta (default 0.99 where neither these nor `lr` are given).
         lead: > 0, Newtonian damping in units of the time step (default 1 + momentum).
-        gtol: the iteration ends where no element of the gradient exceeds it; with bounds, of the projected gradient
-            (default 1e-7, without `jac` 1e-5).
+        gtol: the iteration ends when no element of the gradient exceeds it in magnitude; with bounds, of the projected
+            gradient (default 1e-7, without `jac` 1e-5).
         tol: `minimize` passes its argument `tol` on under this name; used as `gtol` where that is None.
         maxiter: largest number of iterations.
         eps: step of the forward differences.
@@ -173,7 +173,7 @@ def inna(
 
 
 def is_finite(values: Any) -> bool:
-    """Return whether all numbers are finite; None, for a value that nobody has computed, is."""
+    """Return whether all numbers are finite; None, a value that was not computed, counts as finite."""
     return values is None or bool(np.isfinite(values).all())
 
 
@@ -188,7 +188,7 @@ def initial(x0: Any) -> Array:
 
 
 def warn_of_unused(hess: Any, hessp: Any, unknown_options: dict[str, Any]) -> None:
-    """Warn as SciPy's own methods do, on behalf of the caller of `minimize`."""
+    """Warn as SciPy's own methods do, with a stack level that points to the call of `minimize`."""
     unused = {"Hessian information (hess)": hess, "Hessian-vector product information (hessp)": hessp}
     for name, value in unused.items():
         if value is not None:
@@ -199,7 +199,7 @@ def warn_of_unused(hess: Any, hessp: Any, unknown_options: dict[str, Any]) -> No
 
 
 def notifier(callback: Callable[..., Any] | None, objective: Objective) -> Callable[[Iterate], bool]:
-    """Return a function that calls the callback in its own form, and returns whether the callback wants to stop."""
+    """Return a function that calls the callback with what it takes, and returns whether it raised StopIteration."""
     if callback is None:
         return lambda now: False
     if not callable(callback):

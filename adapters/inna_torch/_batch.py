@@ -1,4 +1,4 @@
-"""What the parameters of a group that are updated alike have in common, gathered and checked before a step."""
+"""Batches: the parameters of a group that can be updated together, gathered and checked before a step."""
 
 import math
 from collections.abc import Mapping
@@ -34,14 +34,14 @@ KIND_ON_CPU = attrgetter("shape", "dtype", "is_cpu")
 
 @dataclass(slots=True)
 class Batch:
-    """Parameters of a group that have dtype, device and number of steps in common, with what belongs to them.
+    """Parameters of a group with one dtype, device and number of steps, with their gradients and states.
 
     Attributes:
         params: the tensors to update: real views of complex parameters, this rank's shards of distributed ones.
         grads: their gradients, shapes as the parameters.
-        slots: the other tensors of their states but for the step, by name, likewise.
+        slots: by name, the other tensors of their states except the step, likewise.
         states: the parameters' states: plain dicts, or all of them `ScaledState`.
-        step: number of steps made before, 0 where the algorithm does not count; None where it is not to be read.
+        step: number of steps made before, 0 where the algorithm does not count; None where it must not be read.
         counters: of the steps in the states; none where the algorithm does not count.
         dtype: of the parameters.
         device: of all tensors but the counters of steps.
@@ -66,22 +66,22 @@ class Batch:
 
     @property
     def scaled(self) -> bool:
-        """Whether the velocities may be held times a factor."""
+        """Whether the states may store the velocities times a factor."""
         return type(self.states[0]) is ScaledState
 
     @property
     def suits_kernels(self) -> bool:
-        """Whether torch's fused kernels, which know neither strides nor compensation, take these tensors."""
+        """Whether torch's fused kernels, which support neither strides nor compensation, can update these tensors."""
         wide = self.dtype == self.grads[0].dtype in KERNEL_DTYPES
         return wide and self.dense and self.native and "compensation" not in self.slots
 
     def count_step(self) -> None:
-        """Add one to the counters of steps, and drop compensations that are out of use."""
+        """Add one to the counters of steps, and drop compensations that are no longer used."""
         if "compensation" not in self.slots:
             for entries in map(entries_of, self.states):
                 entries.pop("compensation", None)
         if self.step is not None and self.counters:
-            # to add 1 to each takes four times as long
+            # adding 1 to each takes four times as long
             following = torch.full_like(self.counters[0], self.step + 1)
             TORCH._foreach_copy_(self.counters, [following] * len(self.counters))
         elif self.counters:
@@ -89,7 +89,7 @@ class Batch:
 
 
 def entries_of(state: Any) -> dict[str, Any]:
-    """Return a parameter's state as it is held, whatever the scale of the velocity."""
+    """Return the entries of a parameter's state as they are stored; the velocity may be scaled."""
     return state.entries if type(state) is ScaledState else state
 
 
@@ -143,7 +143,10 @@ def gather_dtype(owners: Tensors, all_states: Mapping[Tensor, Any], hyper: Hyper
 
 
 def alike(columns: list[Tensors]) -> bool:
-    """Return whether all is well at first sight: contiguous, on one device, of one wide dtype, with fitting shapes."""
+    """Return whether the tensors are native, contiguous, on one device, of one wide dtype, and their shapes fit.
+
+    This common case needs no further checks.
+    """
     tensors = list(chain.from_iterable(columns))
     if not NATIVE_TENSOR_TYPES.issuperset(map(type, tensors)):
         return False
@@ -154,9 +157,9 @@ def alike(columns: list[Tensors]) -> bool:
         dtype in KERNEL_DTYPES
         and kinds == first * len(columns)
         and all(kind[2] == device for kind in first)
-        and set(map(LAYOUT, columns[1])) == {torch.strided}  # torch demands it of a parameter then, too
+        and set(map(LAYOUT, columns[1])) == {torch.strided}  # the parameters' too: torch refuses others
         and all(map(torch.Tensor.is_contiguous, tensors))
-        and not any(map(torch.Tensor.is_neg, columns[0] + columns[1]))  # states are not, unless a user puts one there
+        and not any(map(torch.Tensor.is_neg, columns[0] + columns[1]))  # states only if a user stores one
     )
 
 
@@ -206,7 +209,7 @@ def split(
 
 
 def init_state(p: Tensor, state: Any, hyper: Hyperparameters) -> None:
-    """Make the entries that a parameter's state lacks, as before the first step."""
+    """Initialize the entries that a parameter's state lacks."""
     held, algorithm = entries_of(state), hyper.algorithm
     fields = algorithm.state_type._fields
     missing = [name for name in fields if name not in held]

@@ -57,7 +57,7 @@ class Hyperparameters:
 
 
 FLAGS: dict[str, Any] = {field.name: field.default for field in fields(Hyperparameters)[4:]}
-"""The flags of a param group and their defaults; None leaves a choice to the optimizer."""
+"""The flags of a param group and their defaults; None lets the optimizer choose."""
 
 
 def entry_names(algorithm: Any) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def entry_names(algorithm: Any) -> tuple[str, ...]:
 
 
 def completed(algorithm: Any, entries: dict[str, Any]) -> dict[str, Any]:
-    """Return valid entries of a param group, with the numbers and flags for which None, or nothing, stands.
+    """Return the entries of a param group, validated, with the algorithm's defaults for None.
 
     Raises:
         TypeError, ValueError: as `hyperparameters`.
@@ -85,8 +85,8 @@ def hyperparameters(algorithm: type[Algorithm], group: Mapping[str, Any]) -> Hyp
 
     Raises:
         TypeError: if an entry has a wrong type.
-        ValueError: if a number is out of range, or flags exclude each other. Numbers in tensors are read in host memory
-            only, and not where a graph is captured or autograd goes through the step.
+        ValueError: if a number is out of range, or flags exclude each other. Tensors are read only if all of
+            them are on the CPU and neither `capturable` nor `differentiable` is set.
     """
     entries = entry_getter(algorithm)(group)
     # a tensor may be written in place, so its validation cannot be cached
@@ -104,7 +104,7 @@ def validate(algorithm: Any, *entries: Any) -> Hyperparameters:
         if flags[name] and flags[other]:
             unset = " or None" if FLAGS[name] is None else ""
             raise ValueError(f"Invalid {name}: True (expected False{unset} where {other} is True)")
-    # None stands for a default where the algorithm says so
+    # None is left out where it is the algorithm's own default
     numbers = {k: scalar(k, x) for k, x in named.items() if x is not None or getattr(algorithm, k, 0) is not None}
     tensors = [x for x in numbers.values() if isinstance(x, torch.Tensor)]
     if tensors and not (flags["capturable"] or flags["differentiable"]) and all(x.is_cpu for x in tensors):

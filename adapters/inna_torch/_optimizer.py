@@ -35,13 +35,13 @@ class Elementwise(Optimizer):
 
     algorithm: ClassVar[type[Algorithm]]
     mapping_type: ClassVar[Callable[..., MutableMapping[str, Any]]] = dict
-    """Of a parameter's state: `ScaledState` where the fused SGD kernel keeps the velocity."""
+    """Type of a parameter's state: `ScaledState` where the fused SGD kernel may scale the velocity."""
 
     _warned: set[str]
 
     def __init__(self, params: Any, **defaults: Any) -> None:
         entries = completed(self.algorithm, defaults)
-        # schedulers take a momentum among the defaults for one that they may cycle
+        # leave out momentum=None: OneCycleLR and CyclicLR would try to cycle it
         super().__init__(params, {name: value for name, value in entries.items() if value is not None or name in FLAGS})
         self.state = defaultdict(self.mapping_type)
         self._warned = set()
@@ -83,7 +83,8 @@ class Elementwise(Optimizer):
             RuntimeError: if a gradient is sparse, a parameter cannot be written in place, or a group is capturable but
                 its parameters are not on an accelerator.
             TypeError, ValueError: if an entry of a param group has become invalid, or a gradient or a state does not
-                fit its parameter. No parameter and no state has changed then, but that states may have been made.
+                fit its parameter. No parameter and no state has then changed, except that missing states may have been
+                initialized.
         """
         loss = None
         if closure is not None:
@@ -108,7 +109,7 @@ class Elementwise(Optimizer):
                     plan = torch.no_grad()(plan)
                 steps.append((batch, plan))
                 if batch.device.type != "cpu":
-                    # torch's own, under its newer or older name
+                    # torch's own check, under its newer or older name
                     check_capture = getattr(self, "_accelerator_graph_capture_health_check", None)
                     (check_capture or self._cuda_graph_capture_health_check)()
         for batch, plan in steps:
@@ -121,7 +122,7 @@ class Elementwise(Optimizer):
         fields = self.algorithm.state_type._fields
         columns: list[list[Tensor]] = [[] for _ in range(3 + len(fields))]
         self._init_group(group, *columns)
-        # Dynamo shows `capturable=True`, which may contradict other flags; a tensor's value is not to be read
+        # Dynamo sets `capturable=True`, which may contradict other flags; tensors' values cannot be read
         paths = {"foreach": None, "fused": None, "compiled": False, "capturable": True, "differentiable": False}
         entries = {**group, **paths}
         hyper = validate(self.algorithm, *(entries[name] for name in entry_names(self.algorithm)))
@@ -148,7 +149,7 @@ class Elementwise(Optimizer):
         gather(group["params"], self.state, hyper)
         for p in group["params"]:
             if p.grad is not None:
-                # torch.compile supports plain dicts only; a velocity that was read is the true one
+                # torch.compile supports plain dicts only; reading a ScaledState unscales its velocity
                 state = dict(self.state[p])
                 self.state[p] = entries_of(self.state[p])
                 fields = self.algorithm.state_type._fields
@@ -164,7 +165,7 @@ class Elementwise(Optimizer):
         """Return the state as a dict of plain dicts; see `torch.optim.Optimizer.state_dict`.
 
         Returns:
-            ``state`` and ``param_groups``. Velocities are the true ones, whatever path the steps take.
+            ``state`` and ``param_groups``. Velocities are unscaled, whatever path the steps take.
         """
 
         def as_dicts(_: Any, packed: dict[str, Any]) -> None:
@@ -177,8 +178,8 @@ class Elementwise(Optimizer):
         """Load a state that `state_dict` returned.
 
         Args:
-            state_dict: from an optimizer of the same class, with the same groups; the paths that the two optimizers
-                take need not be the same. States that do not fit their parameters are refused by the next step.
+            state_dict: from an optimizer of the same class, with the same groups; their flags may differ. States that
+                do not fit their parameters are refused by the next step.
 
         Raises:
             TypeError, ValueError: if the number of groups or parameters differs, or an entry of a group is invalid;

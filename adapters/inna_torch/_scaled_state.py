@@ -1,4 +1,4 @@
-"""A parameter's state while torch's fused SGD kernel keeps its velocity times a factor (`paths.fused_sgd`)."""
+"""A parameter's state, whose velocity torch's fused SGD kernel stores times a factor (`paths.fused_sgd`)."""
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
@@ -11,11 +11,11 @@ class ScaledState(MutableMapping[str, Any]):
     """A parameter's state, as `optimizer.state[p]` shows it.
 
     Reading "velocity", in whatever way, returns the true one: it is divided by the factor in place. A tensor that was
-    read is never scaled again, since others may hold it; the next step of the kernel continues with a copy.
+    read is never scaled again, since it may be referenced elsewhere; the kernel's next step continues with a copy.
 
     Attributes:
         entries: the state, its velocity times `scale`.
-        scale: factor of the velocity; None where the velocity is the true one and others may hold it.
+        scale: factor of the velocity; None if it is unscaled and its tensor may be referenced elsewhere.
     """
 
     __slots__ = ("entries", "scale")
@@ -32,7 +32,7 @@ class ScaledState(MutableMapping[str, Any]):
             self.scale = 1.0
 
     def true_velocity(self) -> Any:
-        """Return the true velocity, in memory of its own where it is scaled, and leave the state as it is."""
+        """Return the true velocity, as a new tensor if it is scaled, and leave the state as it is."""
         velocity = self.entries["velocity"]
         return velocity if self.scale in (None, 1.0) else velocity / self.scale
 

@@ -1,4 +1,4 @@
-"""Small facts about tensors, and lists of them cut into blocks that are worked on one at a time."""
+"""Properties of tensors, and updates of lists of tensors block by block."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +15,10 @@ TORCH: Any = torch
 
 NATIVE_TENSOR_TYPES = {torch.nn.Parameter, torch.Tensor}
 WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
-"""Dtypes of too few digits for sums over many steps, and those of their states."""
+"""Dtypes with too few digits for sums over many steps, and the dtypes of their states."""
 
 SMALL_NUMEL = 2**14
-"""Elements of a tensor that takes less time to work on than to launch a kernel for."""
+"""Up to this many elements, launching a kernel on a CPU takes longer than running it."""
 CACHE_BLOCK_NUMEL = 2**16
 """Elements of a block whose temporaries stay in a CPU's cache."""
 ACCELERATOR_BLOCK_NUMEL = 2**22
@@ -41,7 +41,7 @@ def is_expanded(x: Tensor) -> bool:
 
 
 def resolved(x: Tensor) -> Tensor:
-    """Return a tensor whose memory holds its values: not a view that is to be conjugated or negated when read."""
+    """Return a tensor whose memory holds its values, not a view that is conjugated or negated when read."""
     return x.resolve_conj().resolve_neg()
 
 
@@ -60,7 +60,7 @@ def as_flat(x: Tensor) -> Tensor:
 def blocks(
     columns: Sequence[Tensors], size: int, *, shared: int, largest: int | None = None
 ) -> Iterator[list[Tensors]]:
-    """Cut parallel lists of tensors, dense and alike in memory at each position, into blocks of up to `size` elements.
+    """Cut parallel lists of tensors, with one dense layout at each position, into blocks of up to `size` elements.
 
     A block holds whole tensors of at most `shared` elements each, or one larger tensor; one of more than `largest`
     elements (by default `size`) is cut into flat views. Tensors without elements are left out.

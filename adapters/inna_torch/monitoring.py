@@ -27,14 +27,14 @@ from inna_torch.newton.derivatives import eager_and_differentiable_twice, gradie
 
 
 class Monitor:
-    """Samples what a run of `INNA` or `INNAprop` does, every so many steps, and leaves the run as it is.
+    """Samples energy, velocity and sharpness of a run every so many steps, without changing the run.
 
-    It is a post-hook of the optimizer's step. It leaves parameters, gradients, state, the model's buffers (running
-    statistics) and torch's random number generators as they were, so the steps are the same, bit for bit.
+    It is a post-hook of the optimizer's step. Parameters, gradients, state, the model's buffers (running statistics)
+    and torch's random number generators stay as they are, so the steps are the same, bit for bit.
 
     Args:
         optimizer: `INNA` or `INNAprop`.
-        model: the module that `loss_fn` calls, whose buffers are put back.
+        model: the module that `loss_fn` calls; its buffers are restored after each sample.
         loss_fn: closure that returns the loss of the model on a batch of your choice, a tensor with one element, and
             does not call ``backward``. Without it only the velocity and the stable sharpness are measured.
         every: steps between two samples.
@@ -45,7 +45,7 @@ class Monitor:
 
     Attributes:
         history: the samples, in order; `inna_core.monitor.plot` draws them.
-        step: number of steps seen; set it where a run is resumed.
+        step: number of steps seen; set it to resume a run.
 
     Energy, sharpness and stable sharpness are those of all parameters that have been updated and are not frozen. Where
     param groups differ in lr, alpha, beta, momentum, lead or maximize, no common formula holds, and all but velocity
@@ -104,7 +104,7 @@ class Monitor:
         self._handle = optimizer.register_step_post_hook(self._hook)
 
     def remove(self) -> None:
-        """Take the hook off; the history stays."""
+        """Remove the hook; the history stays."""
         self._handle.remove()
 
     def __enter__(self) -> "Monitor":
@@ -129,7 +129,13 @@ class Monitor:
     def sample(self) -> Metrics:
         """Measure now and return the sample, which is not added to `history`.
 
-        The sharpness is measured only where `step` is a multiple of `sharpness_every`.
+        The sharpness is measured only if `step` is a multiple of `sharpness_every`.
+
+        Returns:
+            `inna_core.monitor.Metrics` of floats; NaN for what was not measured.
+
+        Raises:
+            ValueError: if loss_fn does not return a real tensor with one element.
         """
         groups = [(hyperparameters(self.optimizer.algorithm, g), g["params"]) for g in self.optimizer.param_groups]
         settings = {(h.algorithm.coefficients(float(h.lr)), float(h.lr), h.maximize) for h, _ in groups}
@@ -165,7 +171,7 @@ Moved = tuple[Tensor, Any, Any]
 
 
 def real_state(algorithm: Any, held: Any) -> Any:
-    """Return a state with the true velocity, complex entries as real ones, and leave it as it is held."""
+    """Return a copy of a state with the true velocity and with complex entries as real ones."""
     entries = dict(held.entries, velocity=held.true_velocity()) if type(held) is ScaledState else held
     fields = {name: entries[name] for name in algorithm.state_type._fields}
     if "step" in fields:  # in double precision, as the steps themselves take it
@@ -176,7 +182,7 @@ def real_state(algorithm: Any, held: Any) -> Any:
 def loss_and_sharpness(
     loss_fn: Callable[[], Any], moved: list[Moved], maximize: bool, iterations: int
 ) -> tuple[float, float]:
-    """Return the loss, and the sharpness of it, or of -loss, in the parameters that are moved."""
+    """Return the loss, and its sharpness (or that of -loss) with respect to the parameters in `moved`."""
     params = [p for p, _, _ in moved]
     dtype = max((state.velocity.dtype for _, _, state in moved), key=lambda d: torch.finfo(d).bits)
     device = params[0].device
@@ -219,7 +225,7 @@ def as_parameter(vector: Tensor, p: Tensor) -> Tensor:
 
 @contextmanager
 def undisturbed(model: torch.nn.Module, params: Tensors) -> Iterator[None]:
-    """Put the buffers of a model, and the states of random number generators, back afterwards."""
+    """Restore the buffers of a model and the states of random number generators afterwards."""
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
@@ -236,7 +242,7 @@ def undisturbed(model: torch.nn.Module, params: Tensors) -> Iterator[None]:
 
 
 def unchanged_generators(params: Iterable[Tensor]) -> Any:
-    """Return a context that puts the states of torch's generators back, on the CPU and where the parameters are."""
+    """Return a context that restores the states of torch's generators on the CPU and the parameters' devices."""
     devices = {p.device for p in params if p.device.type != "cpu"}
     kind = next((device.type for device in devices), "cuda")
     return torch.random.fork_rng([device.index or 0 for device in devices], device_type=kind)

@@ -18,9 +18,9 @@ FLAGS_DOCUMENTATION = """
             without a warning).
         compiled: compile the update with inductor into one loop over memory, once for tensors of all lengths and all
             values of the hyperparameters (default False). INNA uses it where the fused kernel does not apply: for
-            parameters in 16 bits and kahan_sum. It needs a compiler (on a CPU, of C++) and some seconds at the first
-            step.
-        capturable: make steps that a CUDA graph can record; parameters on an accelerator only (default False).
+            parameters in 16 bits and kahan_sum. It needs a compiler (on a CPU, a C++ compiler) and some seconds at
+            the first step.
+        capturable: make steps that a CUDA graph can capture; parameters on an accelerator only (default False).
         differentiable: let autograd differentiate through the step (default False).
 
     Raises:
@@ -32,7 +32,7 @@ FLAGS_DOCUMENTATION = """
 
 
 def shared_documentation(kind: Any) -> Any:
-    """Complete the documentation of a class by that of the flags that all share."""
+    """Insert the documentation of the shared flags into the docstring of a class."""
     kind.__doc__ = kind.__doc__.replace("{flags}", FLAGS_DOCUMENTATION.strip())
     return kind
 
@@ -67,7 +67,7 @@ class INNA(Elementwise):
             stable below `inna_core.dynamics.largest_stable_lr`, given the largest curvature.
         alpha: viscous damping, >= 0 (default 0.5).
         beta: Newtonian damping, > 0 (default 0.1).
-        weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0).
+        weight_decay: decoupled decay: each step subtracts lr * weight_decay * parameter (default 0).
         momentum: in [0, 1), in place of alpha and beta (default None); keep SGD's momentum and lr
             (`inna_core.coefficients`). Schedules of lr leave momentum and lead alone.
         lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum, which at a constant
@@ -132,7 +132,7 @@ class INNAprop(Elementwise):
         beta: Newtonian damping, > 0 (default 0.9).
         sigma: decay of the second moment, AdamW's second beta, in [0, 1) (default 0.999).
         eps: added to the root of the second moment, > 0 (default 1e-8).
-        weight_decay: decoupled decay: each step takes lr * weight_decay of the parameter away (default 0.01).
+        weight_decay: decoupled decay: each step subtracts lr * weight_decay * parameter (default 0.01).
         momentum: in [0, 1), in place of alpha and beta (default None): AdamW's first beta; keep its lr and weight decay
             (`inna_core.coefficients`). Schedules of lr leave momentum and lead alone.
         lead: Newtonian damping in units of the time step, > 0 (default 1 + momentum).

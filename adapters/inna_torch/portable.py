@@ -1,4 +1,4 @@
-"""Optimizer state in files that every host reads (`inna_core.portable`), and the states of the authors' code."""
+"""Optimizer state in files that every host reads (`inna_core.portable`), and states of the authors' code."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -26,19 +26,19 @@ def save_state(
 ) -> None:
     """Save an optimizer's state, and the parameters, in a file that every host can load.
 
-    The file is written whole or not at all (`inna_core.portable.save`).
+    The file is written atomically (`inna_core.portable.save`).
 
     Args:
         path: of the file.
         optimizer: `INNA` or `INNAprop`.
-        model: whose names parameters get; a module, or pairs of a name and a tensor.
-        parameters: whether to save the parameters that the optimizer has too.
-        step: number of steps made. INNA's state in torch holds none; hosts that count demand it when they load.
+        model: names the parameters: a module, or pairs of a name and a tensor.
+        parameters: whether to save the optimizer's parameters too.
+        step: number of steps made. INNA in torch does not count them, but optax and Keras need the number.
 
     Raises:
-        TypeError: if the optimizer is none of this package.
+        TypeError: if the optimizer is not `INNA` or `INNAprop`.
         ValueError: if a parameter has no name in the model, is sharded over processes, or step contradicts the state.
-        OSError: if the file cannot be written; what was there before is there still.
+        OSError: if the file cannot be written; an existing file is then unchanged.
         ImportError: if the extra ``portable`` is not installed.
 
     Example:
@@ -65,25 +65,25 @@ def load_state(
     parameters: bool = True,
     step: int | None = None,
 ) -> "PortableState":
-    """Load a state that this or another host has saved, all of it or nothing.
+    """Load a state that this or another host has saved, or change nothing and raise.
 
-    The optimizer keeps its groups with their lr, weight decay and flags: set them as for a new run.
+    The param groups keep their lr, weight decay and flags: set them as for a new run.
 
     Args:
         path: of the file.
         optimizer: `INNA` or `INNAprop`, with the parameters that the file has.
-        model: whose names parameters have; a module, or pairs of a name and a tensor.
+        model: names the parameters, as in `save_state`.
         layout: of files of other frameworks, see `inna_core.portable.fitted`.
-        hyperparameters: "same" to refuse other dampings than the optimizer's, "own" to go on with the optimizer's.
+        hyperparameters: "same" to refuse dampings that differ from the optimizer's, "own" to keep the optimizer's.
         parameters: whether to load the parameters too, which must then be in the file.
-        step: number of steps made, for INNAprop and files that do not say.
+        step: number of steps made, needed for INNAprop if the file has none.
 
     Returns:
         What was loaded, under the names of the model.
 
     Raises:
-        ValueError: if the file is damaged or foreign, or does not fit; nothing has changed then.
-        TypeError: if the optimizer is none of this package.
+        ValueError: if the file is damaged, of another kind, or does not fit; nothing has then changed.
+        TypeError: if the optimizer is not `INNA` or `INNAprop`.
         OSError: if the file cannot be read.
         ImportError: if the extra ``portable`` is not installed.
     """
@@ -97,14 +97,14 @@ def load_state(
     counts = "step" in optimizer.algorithm.state_type._fields
     if counts and any(fitted.step_of(name) is None for name in own):
         raise ValueError("Invalid path: no number of steps in it (expected one, or the argument step)")
-    with torch.inference_mode(False), torch.no_grad():  # steps outside of it could not write what is made in it
+    with torch.inference_mode(False), torch.no_grad():  # later steps could not write inference tensors
         entries: dict[str, dict[str, Tensor]] = {}
         for name, (p, group) in own.items():
             entries[name] = {slot: as_tensor(array).to(p.device) for slot, array in fitted.slots[name].items()}
             if counts:
                 entries[name]["step"] = restored("step", torch.tensor(fitted.step_of(name)), p, group["capturable"])
         values = {name: as_tensor(array) for name, array in fitted.parameters.items()}
-        for name, (p, _) in own.items():  # what can fail has been done
+        for name, (p, _) in own.items():  # nothing below can fail
             optimizer.state[p].update(entries[name])
             if parameters:
                 p.copy_(values[name])
@@ -112,11 +112,11 @@ def load_state(
 
 
 def load_published_state(optimizer: Elementwise, state_dict: Mapping[str, Any]) -> None:
-    """Load the ``state_dict`` of the authors' INNA or INNAprop, which hold psi; all of it or nothing.
+    """Load the ``state_dict`` of the authors' INNA or INNAprop, or change nothing and raise.
 
-    Load the model's parameters before: psi says where the velocity is only together with them. Step sizes, dampings and
-    the other numbers of the groups are loaded too. Where the weight decay is not 0, ``published_decay`` is set, so that
-    the run goes on as it would have under the authors' code.
+    Load the model's parameters first: the velocity is computed from the state's psi and the parameters. Step sizes,
+    dampings and the other numbers of the groups are loaded too. If the weight decay is not 0, ``published_decay`` is
+    set, so that the run continues as it would have under the authors' code.
 
     Args:
         optimizer: `INNA` or `INNAprop` with the same groups.
@@ -125,8 +125,8 @@ def load_published_state(optimizer: Elementwise, state_dict: Mapping[str, Any]) 
 
     Raises:
         ValueError: if the state is of another optimizer, its shapes differ from the parameters', or INNA's
-            ``decaypower`` is not 0; nothing has changed then.
-        TypeError: if the optimizer is none of this package.
+            ``decaypower`` is not 0; nothing has then changed.
+        TypeError: if the optimizer is not `INNA` or `INNAprop`.
 
     Example:
         >>> import inna_torch, torch
@@ -214,7 +214,7 @@ def named_parameters(optimizer: Any, model: Any) -> dict[str, tuple[Tensor, dict
 
 
 def portable_state(optimizer: Any, model: Any, parameters: bool, step: int | None) -> "PortableState":
-    """Return the state as it is saved; what a first step would make is made here, and kept nowhere."""
+    """Return the state to save. State that the first step would initialize is initialized here in a copy."""
     from inna_core.portable.state import PortableState, counts
 
     own = named_parameters(optimizer, model)

@@ -152,7 +152,7 @@ def test_a_parameter_that_torch_functions_do_not_see_is_refused() -> None:
             return 2 * ctx.saved_tensors[0] * grads[0]
 
     w = torch.ones(4, dtype=torch.float64, requires_grad=True)
-    with pytest.raises(RuntimeError, match="uses a parameter where torch functions do not see it"):
+    with pytest.raises(RuntimeError, match="uses a parameter outside of torch functions"):
         summary(lambda: Square.apply(w).sum(), [w], [w.detach()])
     # passed as an argument, it is moved like any other
     found = summary(lambda params: Square.apply(params[0]).sum(), [w], [w.detach()])

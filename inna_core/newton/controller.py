@@ -8,7 +8,7 @@ eta_s of the group s, is
     m       <- the algorithm's next state for the step size min(lambda_1 eta_s, c beta)                    (1)
 
 Every `period` steps, and at each of the first `period` steps, while the direction still grows, eta is refreshed, on a
-batch of its own:
+separate batch:
 
     summary (g, H, T) -> averages of (g, H, T)
             -> eta* = (1 - p) (step sizes, none negative) + p (step sizes in fixed proportions)
@@ -20,13 +20,13 @@ With a finite `trust`, lambda_1 eta_s is for each parameter at most r max(rms(th
 | symbol   | meaning                                                            | name in code            |
 |----------|--------------------------------------------------------------------|-------------------------|
 | lambda_1 | fraction of the model's step that is taken                         | ``damping``, lr         |
-| p        | weight of the proportions with which every descending group moves  | ``share``               |
+| p        | weight of the step sizes in fixed proportions                      | ``share``               |
 | a        | weight of the past in the step sizes                               | ``smoothing``           |
 | c        | cap on the time step of INNA's velocity, in units of beta          | ``velocity_cap``        |
 | r        | longest step of a parameter, in units of its root mean square      | ``trust``               |
 
-With INNA's direction u = beta g - v, (1) is INNA with a step size of its own for each group, found by the summary; only
-alpha and beta are left to choose. The cap keeps the recurrence of the velocity stable where a group's step is long, see
+With INNA's direction u = beta g - v, (1) is INNA with one step size per group, found from summaries; only alpha and
+beta are left to choose. The cap keeps the recurrence of the velocity stable where a group's step is long, see
 `inna_core.dynamics`.
 
 Reference: P. Wolinski, arXiv 2312.03885, section 3 (the loop, with a momentum direction); INNA: `inna_core.inna`. (3):
@@ -63,7 +63,7 @@ def checked_algorithm(algorithm: Any) -> Any:
     """Return the algorithm that gives the direction, `Momentum` for None.
 
     Raises:
-        TypeError: if it is not one (a class, say, in place of an object).
+        TypeError: if it is not an algorithm object (a class, for example).
         ValueError: if it is given by momentum and lead.
     """
     if algorithm is None:
@@ -78,7 +78,7 @@ def checked_rule(rule: Any) -> "StepSizes":
     """Return the rule.
 
     Raises:
-        TypeError: if it is not one.
+        TypeError: if it is not a `StepSizes`.
     """
     if not isinstance(rule, StepSizes):
         raise TypeError(f"Invalid rule: {rule!r} (expected a StepSizes of inna_core, as in StepSizes(period=10))")
@@ -125,12 +125,12 @@ class StepSizes:
         rise: largest factor by which a step size may grow from one summary to the next, > 0; infinity for no limit.
         clip: whether groups whose step size would be negative stand still, see `nonnegative_step_sizes`; otherwise
             they step backward.
-        share: weight of `proportional_step_sizes`, with which every group whose direction descends moves, in the mean
-            with `nonnegative_step_sizes`; in [0, 1]. Ignored without clip.
+        share: p in [0, 1]: the step sizes are 1 - p times those of `nonnegative_step_sizes`, which may be 0, plus p
+            times those of `proportional_step_sizes`, positive wherever the direction descends. Ignored without clip.
         third_floor: kappa of `newton_step_sizes`.
         velocity_cap: c > 0, largest time step of the algorithm's state, in units of its beta.
         trust: r > 0, the longest step of a parameter in units of its root mean square, equation (3); infinity for no
-            limit. The step sizes that are logged are those before it.
+            limit. Logged step sizes are those before this limit.
 
     Raises:
         ValueError, TypeError: if an argument is not a number in its range.
@@ -183,7 +183,10 @@ class StepSizes:
         """Return the state before the first summary, arrays like a summary's: step sizes 0.
 
         Args:
-            summary: of any values; only its framework, dtype and S matter.
+            summary: with any values; only its framework, dtype and S matter.
+
+        Returns:
+            The state.
         """
         xp = array_namespace(*summary)
         g, H, T = (xp.zeros((self.window, *x.shape), dtype=x.dtype) for x in summary)
@@ -191,10 +194,14 @@ class StepSizes:
         return StepSizeState(zero, g, H, T, eta, xp.full_like(eta, xp.inf), xp.zeros_like(g[0, 0]), zero + 0)
 
     def check_state(self, state: Mapping[str, Any], size: int) -> None:
-        """Refuse a saved state, given by field, whose shapes are not those of this rule and S groups.
+        """Refuse a saved state whose shapes do not fit this rule and the number of groups.
+
+        Args:
+            state: arrays by the fields of `StepSizeState`.
+            size: number of groups, S.
 
         Raises:
-            ValueError: with both shapes.
+            ValueError: if a shape differs.
         """
         w, S = self.window, size
         shapes = dict.fromkeys(StepSizeState._fields, ())
@@ -262,6 +269,9 @@ class StepSizes:
         Args:
             step: number of training steps before it.
             refreshes: number of summaries so far.
+
+        Returns:
+            A bool, or a 0-d array where an argument is one.
         """
         # at first every step, while the direction still grows
         return (step % self.period == 0) | (step < self.period) | (refreshes < self.warmup)
@@ -274,7 +284,7 @@ class StepSizeRecord(NamedTuple):
         step: number of training steps before it.
         step_sizes: lambda_1 eta_s by label of the group, as used from this step on.
         radius: r.
-        status: of the solution.
+        status: of the solution from which the step sizes follow.
     """
 
     step: int

@@ -60,11 +60,8 @@ def python_loop(
         try:
             if bool(state[-1]):
                 break
-        except (
-            TypeError,
-            RuntimeError,
-        ):  # traced: the flag has no value yet; once it is set further rounds change nothing
-            pass
+        except (TypeError, RuntimeError):
+            pass  # traced: the flag has no value, so all rounds run; those after it is set change nothing
     return state
 
 
@@ -86,10 +83,11 @@ def _jacobi_scaled_eigh(xp: Namespace, M: Array) -> tuple[Array, Array, Array]:
 
 
 def convexify(xp: Namespace, model: CubicModel) -> tuple[CubicModel, Array, Array, Array]:
-    """Return the model, convexified if it has no single minimiser.
+    """Convexify the model if it has no single minimiser.
 
-    Also: whether it was convexified, the least eigenvalue of the scaled H on the null space of D, and which groups are
-    uninformative.
+    Returns:
+        The model; whether it was convexified; the least eigenvalue of the scaled H on the null space of D; and which
+        groups are uninformative.
     """
     g, H, d = model
     eps = xp.finfo(H.dtype).eps
@@ -163,7 +161,7 @@ def _candidate(xp: Namespace, model: CubicModel, rho0: Array, loop: Loop) -> _Ca
     delta, U = _eigh(xp, (W.T * (d * d)[None, :]) @ W)
     delta, B = xp.clip(delta, min=0.0), W @ U
     gamma = B.T @ g
-    # In the hard case rounding of this sum must not choose the sign: take it for zero
+    # In the hard case rounding of this sum must not decide the sign: treat rounding errors as zero
     noise = 4 * size * eps * (xp.abs(B).T @ xp.abs(g))
     gamma = xp.where(xp.abs(gamma) > noise, gamma, xp.zeros_like(gamma))
 

@@ -17,7 +17,7 @@ A global minimiser is an eta for which some r satisfies, M(r) being positive sem
 |----------|--------------------------------------------------|-------------|------------------|
 | g, H, T  | summary of the loss along the direction          |             | ``Summary``      |
 | lambda   | lambda_int, weight of the third derivatives      | >= 0        | ``damping``      |
-| eta      | step sizes; positive ones go down the direction  |             | ``eta``          |
+| eta      | step sizes; positive ones descend                |             | ``eta``          |
 | r        | radius \\|D eta\\|                                 | >= 0        | ``radius``       |
 
 How (2) is solved: `inna_core.newton.cubic_solver`. What happens between two summaries: `inna_core.newton.controller`.
@@ -130,7 +130,7 @@ def newton_step_sizes(
 
 
 Solver = Callable[[Array, Array, Array], NewtonStepSizes]
-"""`newton_step_sizes` of (g, H, T), its other arguments given."""
+"""`newton_step_sizes` as a function of (g, H, T), its other arguments bound."""
 
 
 def nonnegative_step_sizes(summary: Summary, solve: Solver, loop: Loop | None = None) -> NewtonStepSizes:
@@ -142,11 +142,11 @@ def nonnegative_step_sizes(summary: Summary, solve: Solver, loop: Loop | None = 
 
     Args:
         summary: g, H and T.
-        solve: minimises the model.
+        solve: maps g, H and T to the minimiser of the model, as `newton_step_sizes` does.
         loop: see `newton_step_sizes`.
 
     Returns:
-        What solve returned for the last round, with eta >= 0.
+        The result of the last round, with eta >= 0.
 
     Raises:
         ValueError, TypeError: as `newton_step_sizes`.

@@ -5,7 +5,7 @@ from typing import Any
 from inna_core.algorithm import Array, Namespace, Scalar
 
 LEAST_RMS = 1e-3
-"""Root mean square that a parameter counts as having at least, in equation (3)."""
+"""Lower bound of a parameter's root mean square in equation (3)."""
 
 
 def direction(algorithm: Any, grad: Array, state: Any, theta: Array, xp: Namespace | None = None) -> Array:

@@ -28,14 +28,14 @@ def partition(names: Sequence[str], ranks: Sequence[int], groups: Any = "tensor"
         names: of the tensors, parts separated by dots or slashes, as ``"encoder.0.weight"``.
         ranks: numbers of dimensions of the tensors.
         groups: ``"tensor"`` (each its own group), ``"one"``, ``"kind"`` (weights: rank 2 and more; biases: the rest,
-            scales of normalisation layers among them), ``"layer"`` (names alike but for the last part), a sequence
-            with one label a tensor, or a callable from a name to a label.
+            scales of normalisation layers among them), ``"layer"`` (names that differ in the last part only), a
+            sequence with one label per tensor, or a callable from a name to a label.
 
     Returns:
         The index of each tensor's group, and the labels.
 
     Raises:
-        ValueError: if groups is none of these, or has not one label a tensor.
+        ValueError: if groups is none of these, or the number of labels is not that of the tensors.
 
     Example:
         >>> partition(["a.weight", "a.bias", "b.weight"], [2, 1, 2], "kind")

@@ -1,7 +1,7 @@
-"""Nondimensionalisation of summary-Newton's cubic model, and arithmetic that divides by no zero.
+"""Nondimensionalisation of summary-Newton's cubic model, and division that is safe at zero.
 
-Afterwards no threshold of `inna_core.newton.cubic_solver` has a unit: multiplying the loss or a group's direction by a
-number changes the step sizes as mathematics says, and nothing else. Powers of two are exact.
+All thresholds of `inna_core.newton.cubic_solver` are then free of units: multiplying the loss or a group's direction by
+a number changes the step sizes as mathematics says, and nothing else. A power of two times the loss changes no bit.
 """
 
 from typing import NamedTuple

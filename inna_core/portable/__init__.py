@@ -1,7 +1,7 @@
 """Optimizer state in one file, which every host can save and load: torch, optax, Keras, plain arrays.
 
-`inna_torch.save_state`, `inna_optax.save_state`, `inna_keras.save_state` and their `load_state` are made of what is
-here; for plain arrays call `save` and `load`. The package needs NumPy and safetensors: the extra ``portable``.
+Use `save_state` and `load_state` of `inna_torch`, `inna_optax` and `inna_keras`; for plain arrays `save` and `load` of
+this package. It needs NumPy and safetensors: the extra ``portable``.
 
 The file is a safetensors file. Its tensors are named
 
@@ -13,16 +13,16 @@ and its metadata, strings by name, are
 | key               | value                                                                                       |
 |-------------------|---------------------------------------------------------------------------------------------|
 | format, version   | "inna-state", "1"                                                                           |
-| framework         | whose names and layouts these are: "torch", "optax", "keras", "arrays"                      |
+| framework         | whose names and layouts the tensors have: "torch", "optax", "keras", "arrays"               |
 | algorithm         | "INNA", "INNAprop"                                                                          |
 | step              | number of steps made, "null" where the host did not count                                   |
-| steps             | JSON: by name, those of parameters that made another number of steps                        |
+| steps             | JSON: by name of the parameter, its number of steps where that differs from `step`          |
 | hyperparameters   | JSON: by name of the parameter, its hyperparameters by name                                 |
 | complex           | JSON: tensors that are complex, stored with real and imaginary parts along a last dimension |
 | sha256            | of the whole file, with 64 zeros in place of this value                                     |
 
-safetensors has no checksum of its own. With this one a file in which any byte has changed is refused. Nothing in a file
-is ever executed. `save` writes atomically.
+safetensors has no checksum of its own. By `sha256`, `load` detects a change of any byte and refuses the file. Nothing
+in a file is ever executed. `save` writes atomically.
 """
 
 from inna_core.portable.file import load, save

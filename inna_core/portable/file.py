@@ -21,19 +21,19 @@ STORED = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float6
 
 
 def save(path: str | os.PathLike[str], state: PortableState) -> None:
-    """Write a state to a file, whole or not at all.
+    """Write a state to a file atomically.
 
-    The bytes go to a temporary file in the same folder, which is flushed to the disk and then takes the place of
-    `path`. Whoever reads `path` finds the old file or the new one, complete, even if this process is killed or two
-    processes save to one path. A temporary file that a killed process left behind is named ``.inna-*.tmp``.
+    The bytes go to a temporary file in the same folder, which is flushed to the disk and then renamed to `path`. So
+    `path` always holds the complete old file or the complete new one, even if this process is killed or two processes
+    save to one path. A killed process may leave a temporary file, ``.inna-*.tmp``, behind.
 
     Args:
         path: of the file, replaced if there is one.
         state: what to save.
 
     Raises:
-        OSError: if the file cannot be written (no folder, no permission, no space); `path` is then what it was, and
-            the temporary file is gone.
+        OSError: if the file cannot be written (no folder, no permission, no space); `path` is then unchanged, and
+            the temporary file removed.
         ImportError: if safetensors is not installed.
 
     Example:
@@ -54,10 +54,10 @@ def load(path: str | os.PathLike[str]) -> PortableState:
         path: of the file.
 
     Returns:
-        The state, bit by bit.
+        The saved state, bit for bit.
 
     Raises:
-        ValueError: if the file is none of `save`'s, of another version, cut off, or changed in any byte.
+        ValueError: if `save` did not write the file, its version is another, it is cut off, or a byte has changed.
         OSError: if it cannot be read.
         ImportError: if safetensors is not installed, or ml_dtypes where there are bfloat16 arrays.
     """
@@ -69,7 +69,7 @@ def load(path: str | os.PathLike[str]) -> PortableState:
 
 
 def encode(state: PortableState) -> bytes:
-    """Return the bytes of a file."""
+    """Return a state as the bytes of a file."""
     tensors: dict[str, np.ndarray] = {}
     complex_names = []
     for name, slots in state.arrays().items():
@@ -166,7 +166,7 @@ def imported(name: str) -> Any:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file such that its path holds the old bytes or the new ones, whatever happens."""
+    """Write a file such that its path holds either the old bytes or the new ones at any time."""
     target = os.path.realpath(path)  # a link stays a link
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f".inna-{secrets.token_hex(8)}.tmp")

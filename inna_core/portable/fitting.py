@@ -1,4 +1,4 @@
-"""Making a state from a file fit an optimizer, or refusing it, before anything changes."""
+"""Checks that a state from a file fits an optimizer, and its conversion, before anything changes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ from inna_core.portable.layouts import LAYOUTS, Layout, LayoutMapping, entry_of,
 from inna_core.portable.state import PortableState
 
 DYNAMICS = ("alpha", "beta", "momentum", "lead", "sigma", "eps", "published_decay")
-"""Hyperparameters that no schedule changes, so that a change in the middle of a run may be a mistake."""
+"""Hyperparameters that usually stay fixed during a run, so that a difference may be a mistake."""
 
 
 def fitted(
@@ -21,17 +21,17 @@ def fitted(
     hyperparameters: str = "same",
     step: int | None = None,
 ) -> PortableState:
-    """Return a state under the names, and in the layouts, that an optimizer has.
+    """Return a state with the names and layouts of an optimizer.
 
     Args:
         state: from a file.
         like: what the optimizer would save now.
         layout: by the name of a parameter in the file, its name here, or a pair of that and the layout of its layer:
             one of `LAYOUTS`, or an order of axes. Names that are the same need no entry. Between frameworks every
-            tensor of two or more dimensions needs a layout: a shape that happens to fit is no proof.
+            tensor of two or more dimensions needs a layout: a shape that fits does not prove the order of the axes.
         hyperparameters: "same" to refuse a file whose dampings (alpha, beta, momentum, lead, sigma, eps,
-            published_decay) are not those of the optimizer; "own" to go on with the optimizer's.
-        step: number of steps made, for files that do not say.
+            published_decay) are not those of the optimizer; "own" to continue with the optimizer's.
+        step: number of steps made, for files without it.
 
     Returns:
         A state with the framework, names, shapes and dtypes of `like`, the file's values, and like's hyperparameters.
@@ -86,7 +86,7 @@ def fit(
     slot: str,
     layout: Layout | None,
 ) -> np.ndarray:
-    """Return an array of the file as the optimizer has it."""
+    """Return an array of the file in the optimizer's layout."""
     if layout is None:
         if array.ndim >= 2 and state.framework != like.framework:
             raise ValueError(

@@ -20,8 +20,8 @@ class LayerLayout:
     Attributes:
         ranks: numbers of dimensions that it may have.
         axes: of the tensor elsewhere, in torch's order, for a number of dimensions; None where nothing differs.
-        symmetric: whether the way back is the same.
-        grouped: whether torch has the input channels and their multipliers as one dimension, and one of length 1.
+        symmetric: whether the same transposition leads back.
+        grouped: whether torch merges input channels and multipliers into one dimension, and adds one of length 1.
     """
 
     ranks: tuple[int, ...]
@@ -50,7 +50,7 @@ LAYOUTS: dict[str, LayerLayout] = {
     "conv3d": LayerLayout((5,), channels_first),
     "depthwise": LayerLayout((3, 4, 5), inputs_first, grouped=True),
 }
-"""By name: what a mapping may state. All but "same" name a kind of layer, of which "dense", convolutions and depthwise
+"""Layouts that a mapping may name. All but "same" name a kind of layer, of which "dense", convolutions and depthwise
 convolutions are laid out as (in, out), (spatial ..., in, out) and (spatial ..., in, multiplier) in Keras and Flax, and
 as (out, in), (out, in, spatial ...) and (in * multiplier, 1, spatial ...) in torch."""
 
@@ -59,10 +59,13 @@ def laid_out(array: np.ndarray, layout: Layout, shape: tuple[int, ...], source: 
     """Return a tensor in the layout of another framework.
 
     Args:
-        array: as the framework `source` has it.
+        array: in the layout of `source`.
         layout: of its layer, or the order of axes.
-        shape: that it should have there; it settles how many channels a depthwise kernel has.
+        shape: expected in `target`; tells how many input channels a depthwise kernel has.
         source, target: frameworks.
+
+    Returns:
+        The array in the layout of `target`.
 
     Raises:
         ValueError: if the layout is unknown, does not fit the tensor, or its direction is not clear.
@@ -101,7 +104,7 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "keras": {"layer": ("kernel", "bias"), "embedding": ("embeddings",), "norm": ("gamma", "beta")},
     "flax": {"layer": ("kernel", "bias"), "embedding": ("embedding",), "norm": ("scale", "bias")},
 }
-"""By naming: what the parameters of a layer are called, those that correspond at the same place."""
+"""Names of a layer's parameters in each framework; corresponding ones have the same position."""
 
 SEPARATORS = {"torch": ".", "keras": "/", "flax": "/"}
 
@@ -113,13 +116,13 @@ def mapping_of_layers(
 
     Args:
         layers: for each layer its prefix in the file, its prefix in the target, and its kind, one of `LAYOUTS`.
-        source, target: whose names parameters have: "torch", "keras", "flax".
-        names: of the parameters in the file, to leave out what is not among them, as for layers without bias; by
-            default every layer has all.
+        source, target: frameworks whose names the parameters have: "torch", "keras", "flax".
+        names: of the parameters in the file. Others are left out, such as the bias of a layer without one. By default
+            every layer has all its parameters.
 
     Returns:
-        By the name in the file, the name in the target and the layout: the kind of layer on the way from torch or to
-        it, "same" between Keras and Flax.
+        By the name in the file, the name in the target and the layout: the kind of layer from torch or to it,
+        "same" between Keras and Flax.
 
     Raises:
         ValueError: if a kind or a naming is unknown.

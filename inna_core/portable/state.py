@@ -9,27 +9,28 @@ import numpy as np
 from inna_core._validation import checked_count
 
 FRAMEWORKS = ("torch", "optax", "keras", "arrays")
-"""Whose names and layouts a state may have."""
+"""Frameworks whose names and layouts a state may have."""
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
 @dataclass(frozen=True)
 class PortableState:
-    """What an optimizer remembers, and the parameters if wanted.
+    """An optimizer's state, and optionally the parameters.
 
     Args:
-        framework: whose names and layouts of tensors these are, one of `FRAMEWORKS`.
+        framework: one of `FRAMEWORKS`, whose names and layouts the arrays have.
         algorithm: name of its class in `inna_core`.
-        step: number of steps made; None where that is not known, as of INNA in torch.
+        step: number of steps made; None if unknown: INNA in torch does not count.
         slots: by name of the parameter, its arrays by name: velocity, second_moment, compensation.
         parameters: by name; empty, or all of those in `slots`.
-        hyperparameters: by name of the parameter, numbers, booleans and None by name; a record, which no load applies.
-        steps: by name, of parameters that made another number of steps.
+        hyperparameters: by name of the parameter, numbers, booleans and None by name; loading compares them and never
+            applies them.
+        steps: by name of the parameter, its number of steps where that differs from `step`.
 
     Raises:
-        ValueError: if names, shapes, dtypes or numbers do not belong together.
-        TypeError: if something is of a wrong type.
+        ValueError: if names, shapes or numbers do not fit together.
+        TypeError: if an argument or a dtype is of a wrong type.
 
     Example:
         >>> import numpy as np
@@ -91,7 +92,7 @@ class PortableState:
 
 
 def counts(steps: Mapping[str, int]) -> tuple[int, dict[str, int]]:
-    """Return the largest number of steps, and those that differ from it."""
+    """Return the largest number of steps, and by name those that differ from it."""
     largest = max(steps.values(), default=0)
     return largest, {name: k for name, k in steps.items() if k != largest}
 

@@ -1,9 +1,9 @@
 """Derivatives of a loss along a direction split into groups, on Keras' TensorFlow, JAX and torch backends.
 
-On JAX and TensorFlow the entries of the gradient of phi(mu) = L(theta + sum_s mu_s u_s) are differentiated one by one
-with respect to those that follow; on torch `inna_torch` does it. No layer is touched: operations with wrong derivatives
-are replaced by a mode of the calling thread on torch, and in the graph of the loss on TensorFlow. The equations are in
-`inna_core.newton.step_sizes`.
+On JAX and TensorFlow the entries g_s of the gradient of phi(mu) = L(theta + sum_s mu_s u_s) are differentiated one by
+one, with respect to mu_s, mu_{s+1}, ...; on torch `inna_torch` does it. No layer is patched: operations with wrong
+derivatives are replaced by a mode of the calling thread on torch, and in the graph of the loss on TensorFlow. The
+equations are in `inna_core.newton.step_sizes`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from inna_core._validation import is_real_floating
 from inna_core.newton import Summary, check_order, partition
 from inna_keras.newton.autodiff import Tensors
 
-ops: Any = keras.ops  # whose annotations know symbolic tensors alone
+ops: Any = keras.ops  # its annotations cover symbolic tensors only
 
 Rows = tuple[Sequence[Any], list[Sequence[Any]], list[Any]]
 """g; for each s the entries H_ss, ..., H_sS; and T, empty for order 2."""
@@ -27,7 +27,7 @@ def summary(
     """Return the exact derivatives of a loss along a direction, group by group: g, H and T.
 
     The loss sees the variables theta_s + mu_s u_s, u being the direction, and is differentiated at mu = 0. Variables,
-    moving averages, seeds and layers stay as they are. What ``stop_gradient`` holds counts as constant.
+    moving averages, seeds and layers stay as they are. Values under ``stop_gradient`` count as constants.
 
     Works eagerly and inside ``tf.function`` or ``jax.jit``, on the TensorFlow (where an eager loss is traced), JAX and
     torch backends.
@@ -35,7 +35,7 @@ def summary(
     Args:
         loss_fn: closure that calls the model and returns the loss, a scalar.
         variables: the model, for its trainable variables, or a sequence of variables.
-        direction: the tensors u, one a variable. A step in this direction is theta - eta u, so a gradient is a
+        direction: the tensors u, one per variable. A step in this direction is theta - eta u, so a gradient is a
             direction.
         groups: partition of the variables, see `inna_core.newton.partition`.
         order: 3, or 2 to leave the third derivatives out (T = 0).
@@ -64,7 +64,7 @@ def summary(
     directions = list(direction)
     check_order(order)
     if len(directions) != len(variables):
-        raise ValueError(f"Invalid direction: {len(directions)} tensors (expected {len(variables)}, one a variable)")
+        raise ValueError(f"Invalid direction: {len(directions)} tensors (expected {len(variables)}, one per variable)")
     for u, v in zip(directions, variables, strict=True):
         if tuple(u.shape) != tuple(v.shape):
             raise ValueError(f"Invalid direction: shape {tuple(u.shape)} for {v.name} (expected {tuple(v.shape)})")
@@ -178,7 +178,7 @@ def hessian_product(loss: Callable[[Tensors], Any], values: Tensors, vector: Ten
     if backend == "tensorflow":
         import tensorflow as tf
 
-        def gradients(of: Any, along: Any = None) -> Tensors:  # those of embeddings are sparse
+        def gradients(of: Any, along: Any = None) -> Tensors:  # dense; those of embeddings are sparse
             found = tf.gradients(of, at, along, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             return [tf.convert_to_tensor(g) for g in found]
 
@@ -201,10 +201,10 @@ def hessian_product(loss: Callable[[Tensors], Any], values: Tensors, vector: Ten
 
 
 def _make_variances_differentiable(graph: Any, operations: Sequence[Any]) -> None:
-    """Let the variances of ``tf.nn.moments`` among some operations of a graph depend on their means.
+    """Correct the derivatives of the variances from ``tf.nn.moments`` among some operations of a graph.
 
-    The function computes mean((x - stop_gradient(mean(x)))^2): the first derivative is right without that of the inner
-    mean, the higher ones are not.
+    That function computes mean((x - stop_gradient(mean(x)))^2). Its first derivative is right, the higher ones are not,
+    so the ``stop_gradient`` is removed.
 
     Raises:
         NotImplementedError: if there are such variances inside a loop, a branch or a function of the graph.

@@ -1,8 +1,8 @@
 """Summary-Newton as a training helper for Keras models.
 
-A Keras optimizer sees only gradients, but step sizes from a summary need the loss. So `NewtonSummary` holds the model
-and the loss and makes the steps itself. It is no ``keras.Model.train_step``: a step on JAX would then have to be one
-compiled, stateless function, while a refresh needs a batch of its own, calls back and solves in float64 on the host.
+A Keras optimizer receives only gradients, but step sizes from a summary need the loss. So `NewtonSummary` holds the
+model and the loss and makes the steps itself. A ``keras.Model.train_step`` would not do: on JAX it is one compiled,
+stateless function, while a refresh needs a second batch, calls `on_refresh` and solves in float64 on the host.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from inna_core.newton import NewtonStatus, StepSizeRecord, StepSizes, StepSizeSt
 from inna_keras.newton.autodiff import compiled, gradients
 from inna_keras.newton.derivatives import partition_of, summary_of, trainable_variables
 
-ops: Any = keras.ops  # whose annotations know symbolic tensors alone
+ops: Any = keras.ops  # its annotations cover symbolic tensors only
 
 
 class NewtonSummary:
@@ -25,15 +25,15 @@ class NewtonSummary:
 
     Each `step` moves theta_s by -damping eta_s u_s, where u is the direction of an algorithm of `inna_core`. Every
     `period` steps eta is refreshed from the summary of the loss on a batch of its own, see
-    `inna_core.newton.controller`.
-    With ``INNA()`` or ``INNAprop()`` as the algorithm this is INNA (INNAprop) without a learning rate.
+    `inna_core.newton.controller`. With ``INNA()`` or ``INNAprop()`` as the algorithm this is INNA (INNAprop) without a
+    learning rate.
 
     Args:
         model: built; its trainable variables are trained.
         loss: maps targets and predictions to the loss, as `keras.losses` do, or the name of one; its mean over the
             batch is minimised, plus regularizers and what layers add to the loss.
         algorithm: gives the direction u (default `inna_core.Momentum`, as in the paper).
-        damping: lambda_1 >= 0 (default 0.3). An attribute, and what callbacks of `fit` see as the learning rate.
+        damping: lambda_1 >= 0 (default 0.3). Callbacks of `fit` see this attribute as the learning rate.
         rule: how step sizes follow from the summaries, as in ``StepSizes(period=5)``.
         groups: partition of the variables, see `inna_core.newton.partition`.
         on_refresh: called with a `inna_core.StepSizeRecord` after each refresh, for logs and plots.
@@ -104,7 +104,7 @@ class NewtonSummary:
         return self.rule.due(self.steps, 0 if self.sizes is None else int(self.sizes.refreshes))
 
     def step(self, x: Any, y: Any, x_summary: Any = None, y_summary: Any = None) -> float:
-        """Make one training step; returns the loss before it.
+        """Make one training step.
 
         Args:
             x: batch of inputs.
@@ -112,8 +112,11 @@ class NewtonSummary:
             x_summary: batch of inputs for the summary; needed where `due` is true.
             y_summary: its targets.
 
+        Returns:
+            The loss before the step.
+
         Raises:
-            ValueError: if a summary is due and has no batch. Nothing has changed then.
+            ValueError: if a summary is due and has no batch; nothing has then changed.
         """
         damping = checked_number("damping", self.damping)
         due = self.due()
@@ -172,33 +175,33 @@ class NewtonSummary:
         seed: int = 0,
         verbose: int = 1,
     ) -> dict[str, list[float]]:
-        """Train for some epochs over arrays; summaries take samples of their own draw.
+        """Train for some epochs over arrays. Each summary draws its samples separately.
 
         Args:
             x: inputs, samples along the first axis.
             y: targets, likewise.
             epochs: number of passes.
-            batch_size: samples a step; the last, smaller batch of an epoch is left out where there are others.
-            summary_size: samples a summary.
+            batch_size: samples per step; a smaller last batch of an epoch is dropped, unless it is the only one.
+            summary_size: samples per summary, drawn with replacement; at most as many as x has.
             validation_data: inputs and targets on which ``val_loss`` is measured after each epoch.
             callbacks: of `keras.callbacks`. They see the damping as the optimizer's ``learning_rate``:
                 `keras.callbacks.ReduceLROnPlateau(monitor="loss")` is the paper's plateau rule.
             seed: of the order of samples.
-            verbose: 1 to print a line an epoch, 0 for silence.
+            verbose: 1 to print a line per epoch, 0 for silence.
 
         Returns:
-            By name, one number an epoch: ``loss``, the mean over its steps, and what the callbacks logged.
+            By name, one number per epoch: ``loss``, the mean over its steps, and what the callbacks logged.
 
         Raises:
             TypeError: if x or y is not an array, or a number is not an int.
-            ValueError: if they have not the same number of samples, or a number is less than 1.
+            ValueError: if their numbers of samples differ, or a number is less than 1.
         """
         for name, array in (("x", x), ("y", y)):
             if not getattr(array, "shape", ()):
                 raise TypeError(f"Invalid {name}: {type(array).__name__} (expected an array, samples first)")
         n = int(x.shape[0])
         if n == 0 or int(y.shape[0]) != n:
-            raise ValueError(f"Invalid y: {int(y.shape[0])} samples (expected as many as x has, {n}, and some)")
+            raise ValueError(f"Invalid y: {int(y.shape[0])} samples (expected as many as x has, {n}, and at least 1)")
         for name, value in (("epochs", epochs), ("batch_size", batch_size), ("summary_size", summary_size)):
             checked_count(name, value, 1)
         starts = range(0, max(n - batch_size + 1, 1), batch_size)
@@ -248,8 +251,11 @@ class NewtonSummary:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned: the run continues bit for bit.
 
+        Args:
+            state: from a trainer with the same variables, groups, algorithm and rule.
+
         Raises:
-            ValueError: if it is of other variables or groups. Nothing has changed then.
+            ValueError: if it is of other variables or groups; nothing has then changed.
         """
         if set(state) != {"steps", "damping", "sizes", "algorithm"}:
             raise ValueError(f"Invalid state: {sorted(state)} (expected what state_dict returned)")
@@ -270,7 +276,7 @@ class NewtonSummary:
 
 
 class _CallbackModel:
-    """The model that callbacks see: the trainer is its optimizer, and ``stop_training`` does not touch the real one."""
+    """What callbacks get as their model: its optimizer is the trainer, and it has a ``stop_training`` of its own."""
 
     def __init__(self, trainer: NewtonSummary) -> None:
         self._model = trainer.model

@@ -1,8 +1,8 @@
 """Derivatives of a loss along a direction split into groups, in JAX.
 
-With phi(mu) = L(theta + sum_s mu_s u_s): up to `MAX_UNROLLED_GROUPS` groups are differentiated by reverse mode, entry
-by entry of phi', since XLA merges what the passes share; more groups by a loop over forward mode, so that the program
-does not grow with S. The equations are in `inna_core.newton.step_sizes`.
+With phi(mu) = L(theta + sum_s mu_s u_s): with up to `MAX_UNROLLED_GROUPS` groups, the entries of phi' are
+differentiated one by one in reverse mode, since XLA merges what the passes share. With more, a loop over forward mode
+keeps the program from growing with S. The equations are in `inna_core.newton.step_sizes`.
 """
 
 from collections.abc import Callable, Sequence
@@ -101,7 +101,7 @@ def _by_looped_forward_mode(phi: Callable[[Any], Any], size: int, dtype: Any, or
     H = jax.lax.map(product, units)
 
     def third(unit: Any) -> Any:
-        # forward mode only, which computes once what the three passes share
+        # forward mode only: it computes once what the three passes share
         along: Callable[[Any], Any] = lambda m: phi(m * unit)  # noqa: E731
         for _ in range(3):
             along = _derivative(along)

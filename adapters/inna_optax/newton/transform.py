@@ -16,12 +16,12 @@ from inna_optax.newton.derivatives import partition_of, summary
 
 
 def while_loop(body: Callable[[Any], Any], state: Any, rounds: int) -> Any:
-    """Apply a body until the state's last entry is true: the `loop` of `inna_core.newton_step_sizes` under ``jax.jit``.
+    """Apply a body until the state's last entry is true: pass it as `inna_core.newton_step_sizes`' `loop` under jit.
 
     Args:
         body: maps the state to the next one of the same shapes and dtypes.
         state: tuple of arrays, the last one a flag.
-        rounds: upper bound of the repetitions.
+        rounds: largest number of repetitions.
 
     Returns:
         The last state.
@@ -60,7 +60,7 @@ def newton_summary(
     rule: StepSizes = StepSizes(),
     groups: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the optimizer without a learning rate: one step size per group from second and third derivatives.
+    """Return an optimizer without a learning rate: one step size per group, from second and third derivatives.
 
     Its ``update`` takes, beside gradients and parameters, ``value_fn``: the loss as a function of the parameters, on a
     batch of its own. Each step moves theta_s by -damping eta_s u_s, where u is the direction of an algorithm of

@@ -1,8 +1,8 @@
 """Derivatives of a loss along a direction split into groups, in torch.
 
-With phi(mu) = L(theta + sum_s mu_s u_s), S leaves mu_s of rank 0 enter the forward pass. The S entries of phi' are
-differentiated one by one, g_s with respect to mu_s, ..., mu_S only, and each graph is freed before the next is made:
-the memory does not grow with S. The equations are in `inna_core.newton.step_sizes`.
+With phi(mu) = L(theta + sum_s mu_s u_s), the forward pass depends on S scalar leaves mu_s. The S entries of phi' are
+differentiated one by one, g_s with respect to mu_s, ..., mu_S only, and each graph is freed before the next is built,
+so memory does not grow with S. The equations are in `inna_core.newton.step_sizes`.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def summary(
 
     Args:
         loss_fn: returns the loss, a 0-d tensor. Either a closure without arguments over a model that holds the
-            parameters (torch functions see the moved parameters in place of the model's), or a function of the
+            parameters (torch functions receive the moved parameters in place of the model's), or a function of the
             parameters in the container in which they are given, for `torch.func.functional_call`, say.
         params_or_groups: a module, a dict of tensors by name, a sequence of tensors (or of pairs of name and tensor),
             or a partition: a sequence of sequences of tensors, or of torch's param groups, each one group.
@@ -54,7 +54,7 @@ def summary(
         ValueError: if shapes or the number of tensors differ, the loss is not a scalar, or order is not 2 or 3.
         TypeError: if a parameter is not a real floating-point tensor.
         NotImplementedError: if the loss calls an operation without correct derivatives, named in the message.
-        RuntimeError: if the loss uses a parameter where torch cannot see it (in a custom autograd function, say).
+        RuntimeError: if the loss uses a parameter outside of torch functions, as in a custom autograd function.
 
     Reference: Wolinski, arXiv 2312.03885, section 3.
 
@@ -116,7 +116,7 @@ def partition_of(params: Sequence[Tensor], names: Sequence[str], groups: Any) ->
 
 
 def flat_direction(direction: Any, params: Sequence[Tensor]) -> list[Tensor]:
-    """Return the direction as a list of tensors, one a parameter."""
+    """Return the direction as a list of tensors, one per parameter."""
     if isinstance(direction, Mapping):
         direction = list(direction.values())
     flat = (
@@ -125,7 +125,7 @@ def flat_direction(direction: Any, params: Sequence[Tensor]) -> list[Tensor]:
         else [u for entry in direction for u in ([entry] if isinstance(entry, Tensor) else list(entry))]
     )
     if len(flat) != len(params):
-        raise ValueError(f"Invalid direction: {len(flat)} tensors (expected {len(params)}, one a parameter)")
+        raise ValueError(f"Invalid direction: {len(flat)} tensors (expected {len(params)}, one per parameter)")
     for u, p in zip(flat, params, strict=True):
         if u.shape != p.shape:
             raise ValueError(f"Invalid direction: shape {tuple(u.shape)} (expected the parameter's, {tuple(p.shape)})")
@@ -195,8 +195,8 @@ def _loss(
         gradients = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
         if any(gradient is not None for gradient in gradients):
             raise RuntimeError(
-                "Invalid loss_fn: it uses a parameter where torch functions do not see it, in a custom autograd "
-                "function, say (expected a function of the parameters, passed to it as its argument)"
+                "Invalid loss_fn: it uses a parameter outside of torch functions, for example in a custom autograd "
+                "function (expected a function that takes the parameters as its argument)"
             )
     return loss
 
@@ -207,7 +207,7 @@ def gradients_or_zeros(
     along: Sequence[Tensor] | None = None,
     create_graph: bool = False,
 ) -> list[Tensor]:
-    """Return the gradients of outputs weighted by `along`, zero by parameters on which none of them depends."""
+    """Return the gradients of outputs weighted by `along`, zero for parameters on which no output depends."""
     kept = [i for i, x in enumerate(outputs) if x.requires_grad]
     if not kept:
         return [torch.zeros_like(p) for p in params]
@@ -218,7 +218,7 @@ def gradients_or_zeros(
 
 @contextlib.contextmanager
 def eager_and_differentiable_twice() -> Iterator[None]:
-    """Let models run uncompiled, so that modes see their calls, and attention by a kernel with second derivatives."""
+    """Run models uncompiled, so that modes intercept their calls, and attention by a kernel with second derivatives."""
     # if anything is compiled, dynamo has been imported
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
     with eager, sdpa_kernel(SDPBackend.MATH):

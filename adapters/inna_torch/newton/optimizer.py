@@ -23,7 +23,7 @@ class NewtonSummary(Optimizer):
     Each step moves theta_s by -damping eta_s u_s, where u is the direction of an algorithm of `inna_core` at the
     gradients in ``p.grad``. Every `period` steps eta is refreshed from the summary of ``summary_loss()`` along u, see
     `inna_core.newton.controller`. With ``INNA()`` or ``INNAprop()`` as the algorithm this is INNA (INNAprop) without a
-    learning rate: alpha and beta are all that is left to choose.
+    learning rate: only alpha and beta are left to choose.
 
     The damping is the param groups' ``lr``, so torch's schedulers work on it: `ReduceLROnPlateau` is the paper's
     plateau rule.
@@ -87,7 +87,10 @@ class NewtonSummary(Optimizer):
         return partition_of(params, names or [str(i) for i in range(len(params))], self.groups)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters; before the first step only, since the summary's groups are fixed then.
+        """Add parameters; before the first step only, since the summary's groups are fixed from then on.
+
+        Args:
+            param_group: ``params``, and a ``lr`` (the damping) that differs from the constructor's.
 
         Raises:
             ValueError: if steps have been made, or as torch raises.
@@ -130,8 +133,8 @@ class NewtonSummary(Optimizer):
             What the closure returned, or None.
 
         Raises:
-            ValueError: if a summary is due and there is no summary_loss, or a damping has become invalid. Whatever is
-                raised, no parameter and no state has changed.
+            ValueError: if a summary is due and there is no summary_loss, or a damping has become invalid. In any
+                case no parameter and no state has changed.
         """
         loss = None
         if closure is not None:
@@ -182,6 +185,9 @@ class NewtonSummary(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state that `state_dict` returned: the run continues bit for bit.
+
+        Args:
+            state_dict: from an optimizer with the same parameters, groups, algorithm and rule.
 
         Raises:
             ValueError: if it has no state of the step sizes, or one of other groups or another window.

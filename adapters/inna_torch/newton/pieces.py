@@ -1,4 +1,4 @@
-"""Third derivatives of a loss piece by piece, and the mode that lets a loss see moved parameters."""
+"""Third derivatives of a loss piece by piece, and the mode that substitutes moved parameters in a loss."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -52,7 +52,13 @@ class Pieces:
         self.third: Tensor | None = None
 
     def call(self, function: Callable[..., Any], groups: dict[int, int], args: Any, kwargs: Any) -> Any:
-        """Call a product; groups: by id of a moved parameter."""
+        """Call one of the `PRODUCTS` and record it.
+
+        Args:
+            function: the product.
+            groups: by id of a moved parameter, its group.
+            args, kwargs: arguments of the product.
+        """
         inputs: list[int] = []
         moved: set[int] = set()
 
@@ -106,7 +112,7 @@ class Pieces:
         return third
 
     def on_gradient(self, at: int, adjoint: bool, gradient: Tensor) -> Tensor | None:
-        """Return what is passed on at a border when a gradient of z, or of its adjoint w, arrives there."""
+        """Return the gradient to pass on at a border where the gradient by z, or by its adjoint w, arrives."""
         if self.row is None:  # the gradient g: its graph computes the adjoints
             return _Border.apply(gradient, self, at, True)  # pyright: ignore[reportReturnType]
         if not self.local:
@@ -126,7 +132,7 @@ class _Border(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, pieces: Pieces, at: int, adjoint: bool) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.border = (pieces, at, adjoint)
-        return z.clone()  # a view could not be modified in place by the model
+        return z.clone()  # not a view: the model could not modify it in place
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -136,7 +142,7 @@ class _Border(torch.autograd.Function):
 
 
 class Substituted(TorchFunctionMode):
-    """While active, torch functions of this thread see moved parameters and are differentiable three times.
+    """While active, torch functions of this thread receive moved parameters and are differentiable three times.
 
     Args:
         replacement: by id of a parameter, the moved parameter that replaces it.
@@ -157,7 +163,7 @@ class Substituted(TorchFunctionMode):
                 f"Invalid loss_fn: it calls {REFUSED[func]} (expected operations with a third derivative)"
             )
         called: Any = REWRITTEN.get(func, func)
-        # functorch transforms (vmap) do not support borders, so the piece is longer
+        # functorch transforms (vmap) do not support borders; without them the piece is longer
         if self.pieces is not None and func in PRODUCTS and not torch._C._are_functorch_transforms_active():
             return self.pieces.call(called, self.groups, args, kwargs)
         return called(*args, **kwargs)

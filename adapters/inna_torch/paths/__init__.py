@@ -1,4 +1,4 @@
-"""The ways in which torch can make a step of a batch of parameters.
+"""Paths: the implementations of a step of a batch of parameters.
 
 Each module has a function
 

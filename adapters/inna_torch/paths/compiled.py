@@ -67,16 +67,16 @@ def compiled_update(
 ) -> Callable[..., Any]:
     """Return the update of one flat tensor, for a number of threads that share its loop on a CPU.
 
-    It is a function of the numbers (steps made before, the hyperparameters of these names, and what a step multiplies
-    by, if the algorithm says so; float64), the parameter, the gradient and the slots: dense one-dimensional tensors of
-    any one length, updated in place.
+    Its arguments are the numbers (steps made before, the hyperparameters of these names, and the coefficients of a step
+    if the algorithm has them; float64), the parameter, the gradient and the slots: dense one-dimensional tensors of
+    one length, whichever. The parameter and the slots are updated in place.
     """
     by = len(Coefficients._fields) if hasattr(algorithm, "coefficients") else 0
 
     def update(numbers: Tensor, p: Tensor, g: Tensor, *slots: Tensor) -> None:
         k, *values = numbers.unbind()
         own = dict(zip(names, values, strict=False))
-        # a root in the loop would cost several per cent
+        # the coefficients' square roots in the loop would cost several per cent
         kind = with_coefficients(algorithm, Coefficients(*values[-by:])) if by else algorithm
         hyper = Hyperparameters(kind(), 0.0, 0.0, published_decay=published, maximize=maximize)
         state = {**dict(zip(slot_names, slots, strict=True)), "step": k}
@@ -107,5 +107,5 @@ def compiled_update(
 
 
 def with_coefficients(algorithm: Any, by: Coefficients) -> Any:
-    """Return a class like the algorithm's whose steps multiply by what was computed before."""
+    """Return a subclass of the algorithm whose steps use these precomputed coefficients."""
     return type(algorithm.__name__, (algorithm,), {"coefficients": lambda *_: by})

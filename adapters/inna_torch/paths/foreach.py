@@ -1,4 +1,4 @@
-"""The algorithms as plain multi-tensor functions, in place; one that has none takes the single path.
+"""The algorithms as in-place multi-tensor functions. An algorithm without one takes the single path.
 
 The equations are those of `inna_core`, written for lists of tensors; the conformance suite compares the two.
 """

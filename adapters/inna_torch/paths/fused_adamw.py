@@ -4,20 +4,21 @@ With its first decay rate 0, without weight decay and at step t, AdamW applied t
 
     s' = sigma s + (1 - sigma) g^2            x' = x - L g / (sqrt(s' / (1 - sigma^t)) + E)
 
-At t = infinity it corrects no bias. With b = 1 - sigma^(k+1), which it would compute as that difference and so with few
-digits, L = beta sqrt(b) and E = eps sqrt(b) make the last term beta q, with the q of INNAprop. Started at x = v it
-leaves x = v - beta q, the direction of theta, from which q = (v - x) / beta. So two gradient steps y' = y - L (x + W y)
-complete a step of INNAprop (`inna_core.innaprop`) with decoupled weight decay (as published, v is pushed before):
+At t = infinity it corrects no bias: the kernel would compute b = 1 - sigma^(k+1) by that subtraction, with few digits.
+Instead L = beta sqrt(b) and E = eps sqrt(b) make the last term beta q, with the q of INNAprop. Started at x = v it
+returns x = v - beta q, the direction of theta, from which q = (v - x) / beta. So two gradient steps
+y' = y - L (x + W y) complete a step of INNAprop (`inna_core.innaprop`) with decoupled weight decay (published decay
+changes v before that):
 
     theta' = theta + gamma (x - (d / gamma) theta)        L = -gamma                     W = -d / gamma
     v'     = v + gamma ((1/beta - alpha) x - v / beta)    L = -gamma (1/beta - alpha)    W = -1 / (1 - alpha beta)
 
 where d = gamma lambda, or eta lambda with momentum. At alpha beta = 1, and at gamma = 0, where beta may be 0 too, the
-last one is v' = (1 - alpha gamma) v and sees no gradient.
+last one is v' = (1 - alpha gamma) v, without the gradient.
 
-The rounding of x reaches v multiplied by gamma |1/beta - alpha|, and v itself is taken apart into (1 - gamma / beta) v
-and gamma v / beta: both factors may be at most `MAX_AMPLIFICATION` times |1 - alpha gamma|, which v is multiplied by
-anyway.
+The rounding error of x enters v' times gamma |1/beta - alpha|, and v itself enters in two parts, (1 - gamma / beta) v
+and gamma v / beta. The path is taken if both factors, gamma |1/beta - alpha| and gamma / beta, are at most
+`MAX_AMPLIFICATION` times |1 - alpha gamma|, by which v is multiplied anyway.
 
 Reference for the kernel's form: I. Loshchilov, F. Hutter. Decoupled weight decay regularization. ICLR 2019.
 """
@@ -37,7 +38,7 @@ from inna_torch.paths.fused_sgd import arguments
 
 MAX_AMPLIFICATION = 1.25
 BLOCKS = 42
-"""Into how many blocks to cut parameters at least, so that two temporaries are at most 1/21 of them."""
+"""Number of blocks of large parameters, such that two temporaries take 1/21 of their memory."""
 
 INF_STEP = torch.tensor(math.inf, dtype=torch.float32, device="cpu")
 
@@ -75,8 +76,8 @@ def run(batch: Batch, hyper: Hyperparameters, steps: float) -> None:
     for theta, grads, v, s in blocks(batch.columns, size, shared=size):
         if d and hyper.published_decay:
             TORCH._foreach_add_(v, theta, alpha=-d * one_minus_alpha_beta / beta)
-        # Each kind of torch call costs a small network more than its repetition, so copies are made one by one.
-        # The kernel adds 0 times the old first moment, which must be finite where v is, and leaves the gradient there.
+        # Cloned one by one: for a small network another kind of multi-tensor call costs more than repeated clones. The
+        # kernel adds 0 times the old first moment, so it must be finite where v is, and stores the gradient in it.
         x, moments = list(map(torch.Tensor.clone, v)), list(map(torch.Tensor.clone, v))
         TORCH._fused_adamw_(
             x,

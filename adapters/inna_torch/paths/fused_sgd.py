@@ -13,18 +13,22 @@ coefficients of v and g with INNA's gives
     m = r s' / s                            1 - d = -e c s'               L = -gamma |beta - gamma| / |r|
 
 so one kernel call is one step of INNA, for any schedule of gamma. With constant gamma the scale
-s = 1 / |r (beta - gamma)| stays what it is. At gamma = beta the step needs no look-ahead and any scale does:
+s = 1 / |r (beta - gamma)| stays constant. At gamma = beta the step needs no look-ahead and any scale does:
 
     e = 1       s' = s       m = r       1 - d = -c s       L = -gamma / (r s)       theta' = theta + (gamma / r) v'
 
-At r = 0 the velocity forgets v, from which theta' cannot then be made. Where the buffer must hold v itself, the kernel
-makes a step from theta - (gamma (beta - gamma) / r) g without look-ahead, with the scale s = s' = 1 of gamma = beta.
+At r = 0 the new velocity does not contain v, so the kernel cannot make theta' from it. If the buffer must hold v
+itself, the gradient is added first, theta - (gamma (beta - gamma) / r) g, and the kernel runs without look-ahead as for
+gamma = beta, with the scale s = s' = 1.
 
-Three things limit the path, and there is no step beyond them. The kernel makes theta' from v', so the rounding of c g
-reaches theta multiplied by gamma / |r|: that, and L, may be at most `MAX_AMPLIFICATION` times gamma beta, which the
-gradient is multiplied by anyway. And its argument is d, not 1 - d, in double (on CUDA, single) precision: c s' must be
-so large that what is lost when 1 - d is taken is within the rounding of the arrays' dtype. And s v must not overflow: s
-and s' may be at most the root of the dtype's largest number.
+`kernel_step` returns None unless three conditions hold:
+
+1. Rounding is not amplified. The kernel makes theta' from v', so the rounding error of c g reaches theta times
+   gamma / |r|. Both |c| gamma / |r| and L may be at most `MAX_AMPLIFICATION` times gamma beta, by which the gradient is
+   multiplied anyway.
+2. 1 - d is accurate. The kernel takes d in double (on CUDA, single) precision and subtracts it from 1; c s' must be so
+   large that the error is within the rounding of the arrays' dtype.
+3. s v does not overflow: s and s' are at most the square root of the dtype's largest number.
 
 Reference for the kernel's form: I. Sutskever, J. Martens, G. Dahl, G. Hinton. On the importance of initialization and
 momentum in deep learning. ICML 2013. The identity is elementary algebra on the recurrence in `inna_core.inna`.
@@ -44,7 +48,7 @@ from inna_torch._tensors import TORCH, Tensors, blocks, local_shard
 
 MAX_AMPLIFICATION = 2.0
 DECAY_BLOCK_NUMEL = 2**20
-"""Elements of a block that stays in the cache that a CPU's threads share."""
+"""Elements of a block that stays in the shared cache of a CPU."""
 DEVICES = ("cpu", "cuda", "mps")
 """Device types for which torch has the kernel."""
 
@@ -55,7 +59,7 @@ class KernelStep(NamedTuple):
     Attributes:
         arguments: of the kernel.
         scale, new_scale: s and s', of the velocity in the buffer before the step and after it.
-        gradient: what is first added to the parameter, times the gradient.
+        gradient: factor of the gradient that is added to the parameter before the kernel runs; 0 for none.
     """
 
     arguments: dict[str, Any]
@@ -65,7 +69,7 @@ class KernelStep(NamedTuple):
 
 
 def arguments(lr: float, **others: float) -> dict[str, Any]:
-    """Return arguments of the kernel: a gradient step, but for the others."""
+    """Return the kernel's arguments for a plain gradient step, with `others` in place of the defaults."""
     plain = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "maximize": False}
     return {**plain, "lr": lr, **others, "is_first_step": False}
 
@@ -82,7 +86,7 @@ def kernel_step(
     """Return the kernel's arguments for one step of INNA, or None where it cannot make the step accurately.
 
     Args:
-        by: what INNA's step multiplies by.
+        by: coefficients of INNA's step.
         scale: s > 0, of the velocity in the buffer; None for the one that a constant lr keeps.
         scaled: False where the buffer holds the velocity itself.
         dtype: of the tensors.
@@ -144,7 +148,7 @@ def run(step: KernelStep, batch: Batch, hyper: Hyperparameters) -> None:
     columns = [batch.params, batch.grads, velocities]
     if batch.device.type != "cpu":
         parts = [equal_strides(columns)]
-    elif hyper.weight_decay:  # a pass of its own, after which the parameters are to be in the cache still
+    elif hyper.weight_decay:  # decay is a separate pass: in blocks, parameters are still in the cache for the next one
         parts = blocks(columns, DECAY_BLOCK_NUMEL, shared=DECAY_BLOCK_NUMEL)
     else:
         parts = [columns]
@@ -166,19 +170,19 @@ def decay(hyper: Hyperparameters, params: Tensors, buffers: Tensors, scale: floa
         _, beta, _, alpha_beta = hyper.coefficients
         TORCH._foreach_add_(buffers, params, alpha=-shrink * (1 - alpha_beta) / beta * scale)
     if params[0].is_cpu:
-        # for small tensors faster there than _foreach_mul_
+        # for small tensors this is faster on a CPU than _foreach_mul_
         TORCH._fused_sgd_(params, params, [], **arguments(shrink))
     else:
         TORCH._foreach_mul_(params, 1 - shrink)
 
 
 def scaled_velocities(batch: Batch, scale: float) -> Tensors:
-    """Return the velocities times a scale, which their states then hold."""
+    """Scale the velocities in the states, and return them."""
     if {state.scale for state in batch.states} == {scale}:
         return batch.slots["velocity"]
     buffers = []
     for state, velocity in zip(batch.states, batch.slots["velocity"], strict=True):
-        if state.scale is None:  # others may hold it
+        if state.scale is None:  # the tensor may be referenced elsewhere
             with torch.inference_mode(False):
                 state.entries["velocity"] = state.entries["velocity"] * scale
             velocity = local_shard(state.entries["velocity"])

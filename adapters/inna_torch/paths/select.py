@@ -23,9 +23,9 @@ LIBRARIES = tuple(str(path) + os.sep for path in (Path(torch.__file__).parent, P
 
 
 def plan(batch: Batch, hyper: Hyperparameters, warned: set[str]) -> Callable[[], None]:
-    """Return the in-place step of a batch by the first path that has one; nothing is changed yet.
+    """Return the in-place step of a batch from the first path that has one; nothing is changed yet.
 
-    `warned` holds the paths that a warning has named already; one more may be added.
+    `warned` holds the paths that were already named in a warning; a new warning adds its path.
     """
     for path in paths(type(hyper.algorithm), hyper.foreach, hyper.fused, hyper.differentiable):
         if (step := path.plan(batch, hyper)) is not None:

@@ -1,7 +1,7 @@
 """The core's own update, operation by operation: the path that takes every batch.
 
-It serves autograd through the step, steps that torch.compile traces, hyperparameters on an accelerator, low precision
-and compensated sums.
+It serves differentiable steps, steps that torch.compile traces, hyperparameters on an accelerator, low precision and
+compensated sums.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,9 +26,9 @@ def next_values(
     state: Mapping[str, Tensor],
     rounded: Callable[[Tensor, torch.dtype], Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the next parameter and the next entries of its state but for the step; nothing is changed.
+    """Return the next parameter and the next entries of its state except the step; nothing is changed.
 
-    The numbers take the place of those in `hyper`. With a ``compensation`` in the state the sum is compensated;
+    `numbers` replace those in `hyper`. With a ``compensation`` in the state the sum is compensated;
     `rounded` rounds to a narrow dtype.
     """
     dtype = state_dtype(p.dtype)
@@ -67,7 +67,7 @@ def rounded_by_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
         return x
     dropped = 16 if dtype == torch.bfloat16 else 13  # bits of the fraction that the dtype does not have
     bits = x.view(torch.int32)
-    odd = (bits & 2**dropped).clamp(max=1)  # no shift: it has no effect on a DTensor in torch 2.13
+    odd = (bits & 2**dropped).clamp(max=1)  # not by a shift: shifts have no effect on a DTensor in torch 2.13
     bits = (bits + (2 ** (dropped - 1) - 1) + odd) & -(2**dropped)
     y = bits.view(torch.float32)
     if dtype == torch.float16:
@@ -96,7 +96,7 @@ def plan(batch: Batch, hyper: Hyperparameters) -> Callable[[], None]:
 
 
 def update_in_place(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
-    """Update a parameter and the entries of its state, but for the step."""
+    """Update a parameter and the entries of its state except the step."""
     theta, new = updated(hyper, p, g, state)
     targets, sources = [p, *(state[name] for name in new)], [theta, *new.values()]
     if torch.compiler.is_compiling():
@@ -108,10 +108,10 @@ def update_in_place(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[st
 
 
 def differentiable_step(batch: Batch, hyper: Hyperparameters) -> None:
-    """Update parameters in place, and put new tensors into their states, so that autograd may go through both."""
+    """Update parameters in place, and put new tensors into their states, so that both are differentiable."""
     for held, p, g, *slots in zip(map(entries_of, batch.states), *batch.columns, strict=True):
         row = dict(zip(batch.slots, slots, strict=True))
-        # autograd needs the old parameter after it was overwritten
+        # a copy: autograd needs the old parameter after it was overwritten
         theta, new = updated(hyper, p.clone(), g, {**row, "step": held.get("step")})
         p.copy_(theta)
         if "compensation" in new:
@@ -127,7 +127,7 @@ def updated(hyper: Hyperparameters, p: Tensor, g: Tensor, state: dict[str, Any])
 
 
 def readable(value: Any, p: Tensor) -> Any:
-    """Return a number as the core takes it: a float, or a 0-d tensor of the dtype that p's device can read."""
+    """Return a number as the core takes it: a float, or a 0-d tensor of the state's dtype that p's device can read."""
     if not isinstance(value, Tensor):
         return value
     return value.to(device=None if value.is_cpu else p.device, dtype=state_dtype(p.dtype))
