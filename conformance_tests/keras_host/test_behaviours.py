@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from conformance_tests.backend_process import Worker
+from conformance_tests.distances import largest
 from conformance_tests.matrix.cases import EPS, representable
 from conformance_tests.matrix.rows import FULLEST
 from conformance_tests.matrix.table import BY_NAME
@@ -48,7 +49,7 @@ each_damped_optimizer = pytest.mark.parametrize("name", [name for name in BY_NAM
 
 def difference(got: list[np.ndarray], want: list[np.ndarray]) -> float:
     assert [x.shape for x in got] == [x.shape for x in want]
-    return max(
+    return largest(
         float(np.max(np.abs(x - y))) / max(1.0, float(np.max(np.abs(y)))) for x, y in zip(got, want, strict=True)
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance_tests.distances import largest
 from conformance_tests.newton.networks import STENCIL, STEP, largest_errors, problem, torch_loss
 from conformance_tests.newton.torch_networks import TORCH_PROGRAMS, torch_layers, torch_net, torch_programs
 from conformance_tests.tiers import nightly_but
@@ -47,7 +48,7 @@ def test_layers_agree_with_difference_quotients(name: str) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     from inna_torch import summary
 
-    assert max(torch_errors(name, summary)) <= 1e-8
+    assert largest(torch_errors(name, summary)) <= 1e-8
 
 
 @pytest.mark.parametrize("name", ["LayerNorm", "BatchNorm1d", "InstanceNorm2d"])

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 import inna_optax
+from conformance_tests.distances import largest
 from conformance_tests.matrix.table import ALGORITHMS
 
 Params = Any
@@ -215,7 +216,7 @@ def largest_difference(a: Params, b: Params) -> float:
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert (x.dtype, x.shape) == (y.dtype, y.shape)
     double = lambda x: np.asarray(x, np.complex128 if jnp.iscomplexobj(x) else np.float64)  # noqa: E731
-    return max(
+    return largest(
         float(np.max(np.abs(double(x) - double(y))) / max(1.0, np.max(np.abs(double(y)))))
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )

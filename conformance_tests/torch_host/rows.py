@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import inna_torch  # noqa: E402
+from conformance_tests.distances import largest  # noqa: E402
 from conformance_tests.matrix.hosts import no_compiler  # noqa: E402
 
 SHAPES = ((), (7,), (3, 4), (2, 3, 4, 5), (0, 5))
@@ -40,7 +41,7 @@ def set_gradients(params: list[Any], seed: int) -> None:
 
 
 def difference(a: list[Any], b: list[Any]) -> float:
-    return max((float((x - y).detach().abs().max()) for x, y in zip(a, b, strict=True) if x.numel()), default=0.0)
+    return largest(float((x - y).detach().abs().max()) for x, y in zip(a, b, strict=True) if x.numel())
 
 
 def counted_calls() -> Any:
