@@ -29,7 +29,7 @@ def test_trains_as_torch_does_and_resumes_bit_for_bit(backend: str, workers: Any
     optimizer = inna_torch.NewtonSummary(tensors, lambda: loss(tensors), INNA(), rule=rule)
     # Keras computes in float32 on two of its backends, whatever it is given, see `KERAS_PRECISION`
     rtol = 1e-9 if backend == "tensorflow" else 1e-4
-    assert np.allclose(losses, torch_steps(optimizer, lambda: loss(tensors), 12), rtol=rtol)
+    np.testing.assert_allclose(losses, torch_steps(optimizer, lambda: loss(tensors), 12), rtol=rtol)
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
@@ -52,10 +52,10 @@ def test_trainer_sees_the_model_as_keras_does(backend: str, workers: Any) -> Non
     """Losses that the model adds, the present state of dropout, losses by name, settings, refusals."""
     skip_without("keras", backend)
     found = workers({"KERAS_BACKEND": backend}).call("conformance_tests.newton.keras_scenarios:as_keras_does")
-    assert np.isclose(found["loss"], found["keras"], rtol=1e-5)
+    np.testing.assert_allclose(found["loss"], found["keras"], rtol=1e-5)
     assert found["keras"] > 10
     # the regularizer adds 2 lambda for each weight to the curvature along a direction of ones
-    assert np.isclose(found["curvature"], found["own curvature"], rtol=1e-4)
+    np.testing.assert_allclose(found["curvature"], found["own curvature"], rtol=1e-4)
     assert found["masks differ"]
     assert found["rule"]
     for argument in ("algorithm", "rule", "damping", "y", "x", "batch_size", "epochs", "summary_size"):

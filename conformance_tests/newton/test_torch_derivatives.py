@@ -236,7 +236,7 @@ def test_a_coarser_partition_sums_the_finer(groups: Any) -> None:
     P = np.zeros((len(labels), len(weights)))
     P[group_of, range(len(weights))] = 1
     assert len(labels) < len(weights)
-    assert np.allclose(coarse.gradient, P @ fine.gradient.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(coarse.gradient, P @ fine.gradient.numpy(), rtol=1e-12)
     assert np.allclose(coarse.hessian, P @ fine.hessian.numpy() @ P.T, rtol=1e-12, atol=1e-14)
     # third derivative along a group, by difference quotients of its own second derivative
     for s in range(len(labels)):

@@ -315,8 +315,8 @@ def test_the_derivative_through_steps_is_that_of_the_steps(name: str) -> None:
         return optax.tree.norm(rows.plain(make(name), scaled, grads)[0], squared=True)
 
     h = 1e-4
-    assert np.isclose(jax.grad(loss)(1.0), (loss(1 + h) - loss(1 - h)) / (2 * h), rtol=1e-7)
-    assert np.isclose(jax.jvp(loss, (1.0,), (1.0,))[1], jax.grad(loss)(1.0), rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(loss)(1.0), (loss(1 + h) - loss(1 - h)) / (2 * h), rtol=1e-7)
+    np.testing.assert_allclose(jax.jvp(loss, (1.0,), (1.0,))[1], jax.grad(loss)(1.0), rtol=1e-12)
 
 
 @each_transform
@@ -332,7 +332,7 @@ def test_rounding_lets_derivatives_pass(name: str, dtype: str) -> None:
 
     for lr in (1e-5, 1e-2):  # below float16's normal numbers, and among them
         want = jax.grad(moved)(lr, "float32")
-        assert np.isclose(jax.grad(moved)(lr, dtype), want, rtol=0.01)
+        np.testing.assert_allclose(jax.grad(moved)(lr, dtype), want, rtol=0.01)
         assert want != 0.0
 
 
