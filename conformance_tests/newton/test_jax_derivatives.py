@@ -14,9 +14,9 @@ from conformance_tests.newton.networks import (
     jax_loss,
     largest_errors,
     problem,
-    skip_without,
     torch_summary,
 )
+from conformance_tests.packages import skip_without
 from conformance_tests.tiers import nightly_but
 
 # long, so on the worker that begins with the matrix' rows of optax

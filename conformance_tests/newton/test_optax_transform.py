@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance_tests.newton.networks import jax_loss, problem, skip_without, torch_loss
+from conformance_tests.newton.networks import jax_loss, problem, torch_loss
 from conformance_tests.newton.torch_networks import ALGORITHMS, torch_steps
+from conformance_tests.packages import skip_without
 from inna_core import INNA, StepSizes, Summary
 
 # long, so on the worker that begins with the matrix' rows of optax

@@ -371,13 +371,13 @@ def test_conjugated_gradients_minimise_a_function_of_complex_parameters(name: st
     assert np.allclose(params, goal, atol=1e-3)
 
 
-@each_transform
-def test_split_real_and_imaginary_scales_the_parts_apart(name: str) -> None:
-    """As torch does; INNA, which is linear in the gradient, makes the same steps without."""
+@pytest.mark.parametrize(("name", "linear"), [("inna", True), ("innaprop", False)])
+def test_split_real_and_imaginary_scales_the_parts_apart(name: str, linear: bool) -> None:
+    """As torch does; an algorithm that is linear in the gradient makes the same steps without."""
     params, grads = tree(0, "complex128"), gradients(dtype="complex128")
     split, _ = rows.plain(optax.contrib.split_real_and_imaginary(make(name)), params, grads)
     plain, _ = rows.plain(make(name), params, grads)
-    assert (largest_difference(split, plain) <= ROUNDING) == (name == "inna")
+    assert (largest_difference(split, plain) <= ROUNDING) is linear
 
 
 @each_transform

@@ -1,15 +1,14 @@
 """The optax transformations on eight devices that the host CPU stands for, in a process of its own."""
 
-import importlib.util
 from typing import Any
 
 import pytest
 
 from conformance_tests.backend_process import Worker
 from conformance_tests.matrix.table import ALGORITHMS
+from conformance_tests.packages import skip_without
 
-if importlib.util.find_spec("optax") is None:
-    pytest.skip("optax is not installed", allow_module_level=True)
+skip_without("optax")
 
 ENV = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
 ROUNDING = 1e-13

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import inna_core
+from conformance_tests.packages import skip_without
 from conformance_tests.tiers import nightly_but
 
 FRAMEWORKS = {
@@ -69,9 +70,7 @@ ONE_BACKEND = ("inna_core", "inna_scipy", "inna_torch", "inna_optax", "inna_kera
 @pytest.mark.parametrize("row", nightly_but(ONE_BACKEND, ALLOWED))
 def test_import_loads_no_other_framework(row: str) -> None:
     packages, allowed, env = ALLOWED[row]
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+    skip_without(*packages)
     # what the host itself pulls in (TensorFlow loads its own keras, say) is not ours to answer for
     by_the_host, ours = loaded(packages[0] if packages else "sys", row.split()[0], env)
     assert ours <= allowed | by_the_host
