@@ -150,6 +150,10 @@ def test_energy_of_any_namespace() -> None:
     assert float(found) == 9.0
 
 
+def test_energy_of_complex_velocities_takes_their_modulus() -> None:
+    assert dynamics.energy(0.0, [np.asarray([3j, 4.0])], alpha=0.5, beta=0.1) == 25.0
+
+
 def test_energy_decreases_along_the_dynamics() -> None:
     h = np.asarray([0.3, 1.0, 4.0])
     inna, theta = inna_core.INNA(0.5, 0.1), np.asarray([1.0, -2.0, 0.5])
@@ -238,7 +242,7 @@ def test_two_frameworks_do_not_mix() -> None:
     strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     x, y = np.ones(3), strict.ones(3, dtype=strict.float64)
     inna = inna_core.INNA()
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="Multiple namespaces"):
         inna.update(y, inna.init(x), x, 0.1)
 
 
@@ -300,4 +304,3 @@ def test_a_phase_that_turns_gradients_turns_the_trajectory(algorithm: Any) -> No
 
     assert np.array_equal(run(1j, complex), 1j * run(1, complex))
     assert np.allclose(run(1, complex), run(1, float), rtol=1e-14, atol=1e-15)
-    assert dynamics.energy(0.0, [np.asarray([3j, 4.0])], alpha=0.5, beta=0.1) == 25.0

@@ -84,21 +84,6 @@ def test_runs_converge_below_the_limit_and_diverge_above(form: str) -> None:
         assert not wrong, (share, len(wrong), wrong[:3])
 
 
-@pytest.mark.parametrize("given", [{"alpha": 0.5, "beta": 0.1}, {"momentum": 0.9, "lead": 1.9}])
-def test_runs_of_the_optimizer_diverge_where_those_of_its_step_do(given: dict[str, float]) -> None:
-    """`INNA.update` itself, on ten curvatures at once; the sharpest alone is what makes the difference."""
-    inna, curvatures = INNA(**given), np.geomspace(1.0, 300.0, 10)
-    limit = largest_stable_lr(300.0, **given)
-    for share in (0.99, 1.01):
-        theta = np.ones(10)
-        state = inna.init(theta)
-        for _ in range(5000):
-            delta, state = inna.update(curvatures * theta, state, theta, share * limit)
-            theta = theta + delta
-        assert np.abs(theta[:-1]).max() < 1e-6
-        assert np.abs(theta[-1]) < 1e-6 if share < 1 else np.abs(theta[-1]) > 1e6
-
-
 @dataclass(frozen=True)
 class Landscape:
     """A smooth loss with many valleys: J = sum_i c_i cos(W_i theta + p_i) + s |theta|^2 / 2.

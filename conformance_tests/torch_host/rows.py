@@ -44,5 +44,6 @@ def difference(a: list[Any], b: list[Any]) -> float:
     return largest(float((x - y).detach().abs().max()) for x, y in zip(a, b, strict=True) if x.numel())
 
 
-def counted_calls() -> Any:
-    return mock.patch.object(torch, "_fused_sgd_", wraps=torch._fused_sgd_)
+def counted_calls(kernel: str = "_fused_sgd_") -> Any:
+    """Return a context in which calls of a kernel of torch are counted, and made."""
+    return mock.patch.object(torch, kernel, wraps=getattr(torch, kernel))

@@ -162,13 +162,14 @@ def test_missing_gradients_and_a_schedule_need_one_kernel_call() -> None:
 # Counters
 
 
-def test_steps_stored_as_numbers_are_loaded() -> None:
-    """As old checkpoints of torch's optimizers have them."""
+@pytest.mark.parametrize("stored", [int, float, lambda step: torch.tensor(int(step))], ids=["int", "float", "tensor"])
+def test_steps_stored_as_numbers_are_loaded(stored: Callable[[Any], Any]) -> None:
+    """As old checkpoints of torch's optimizers have them, and in a tensor of integers."""
     ours, a = stepped(inna_torch.INNAprop)
     plain, b = stepped(inna_torch.INNAprop)
     saved = copy.deepcopy(a.state_dict())
-    for k, state in enumerate(saved["state"].values()):
-        state["step"] = int(state["step"]) if k % 2 else float(state["step"])
+    for state in saved["state"].values():
+        state["step"] = stored(state["step"])
     a.load_state_dict(saved)
     for params, instance in ((ours, a), (plain, b)):
         set_gradients(params, 2)
