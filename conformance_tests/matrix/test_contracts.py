@@ -56,8 +56,8 @@ def test_gradients_are_not_mutated(host: Host, case: Case, open_run: Any) -> Non
     grads = random_arrays(1, dtype=host.wide)
     run = open_run(host, wide(host, case), random_arrays(0, dtype=host.wide))
     for _ in range(3):
-        after = run.step(grads)
-        assert all(np.array_equal(x, y) for x, y in zip(after, grads, strict=True))
+        returned = run.step(grads)
+        assert all(np.array_equal(x, y) for x, y in zip(returned, grads, strict=True))
 
 
 @pytest.mark.parametrize(("host", "case"), rows(lambda host: host.pure))

@@ -92,7 +92,7 @@ HOSTS = {"torch": ("torch", train_torch), "jax": ("optax", train_optax)}
 
 @pytest.mark.parametrize("algorithm", LR)
 @pytest.mark.parametrize("host", HOSTS)
-def test_bfloat16_reaches_float32(host: str, algorithm: str) -> None:
+def test_bfloat16_reaches_the_accuracy_of_float32(host: str, algorithm: str) -> None:
     """Within half a point of test accuracy, in the mean of three seeds."""
     package, train = HOSTS[host]
     skip_without(package, "sklearn")

@@ -95,9 +95,9 @@ def test_share_mixes_in_proportional_step_sizes() -> None:
 def test_a_summary_that_is_not_finite_changes_nothing_but_the_status() -> None:
     rule = StepSizes()
     state = rule.update(scalar_summary(1, 2, 3), rule.init(scalar_summary(0, 0, 0)))
-    after = rule.update(scalar_summary(1, float("nan"), 3), state)
-    assert int(after.status) == NewtonStatus.FAILED
-    assert all(np.array_equal(a, b) for a, b in zip(after[:-1], state[:-1], strict=True))
+    new = rule.update(scalar_summary(1, float("nan"), 3), state)
+    assert int(new.status) == NewtonStatus.FAILED
+    assert all(np.array_equal(a, b) for a, b in zip(new[:-1], state[:-1], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_the_velocity_takes_the_capped_step() -> None:
     inna = INNA(alpha=0.5, beta=0.1)
     theta, g = np.asarray([1.0]), np.asarray([2.0])
     state = inna.init(theta)._replace(velocity=np.asarray([3.0]))
-    for step, seen in ((0.01, 0.01), (0.2, 0.05)):
+    for step, capped in ((0.01, 0.01), (0.2, 0.05)):
         got = next_state(inna, g, state, theta, step, 0.5, np)
-        assert got == inna.update(g, state, theta, seen)[1]
+        assert got == inna.update(g, state, theta, capped)[1]
     assert np.array_equal(direction(inna, g, state, theta), 0.1 * g - state.velocity)

@@ -29,7 +29,7 @@ SINGLETONS = Subproblem(
 )
 
 
-# JAX compiles each size anew, and is held against NumPy below
+# JAX compiles each size anew, and is compared with NumPy below
 @pytest.mark.parametrize("framework", nightly_but(["numpy", "strict", "torch"], FRAMEWORKS))
 def test_step_sizes_of_the_hand_computed_example(framework: str) -> None:
     """L = (t1^2 + 2 t2^2)/2 + t1 t2 t3 + t3^3/6 at (1, 2, 3), along its gradient, in two groups, one, and three."""

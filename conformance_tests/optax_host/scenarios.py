@@ -176,7 +176,7 @@ def looking_ahead(transform: Any, params: Params, grads: list[Params]) -> tuple[
     return both.fast, state.fast_state
 
 
-def when_told(transform: Any, params: Params, grads: list[Params]) -> tuple[Params, Any]:
+def every_second_time(transform: Any, params: Params, grads: list[Params]) -> tuple[Params, Any]:
     wrapped = optax.conditionally_mask(transform, should_transform_fn=lambda step, **_: jnp.mod(step, 2) == 0)
     params, state = plain(wrapped, params, [g for one in grads for g in (one, one)])
     return params, state.inner_state
@@ -205,7 +205,7 @@ RUNS: dict[str, Run] = {
     "checkpoint": rematerialised,
     "flatten": flattened,
     "lookahead": looking_ahead,
-    "conditionally_mask": when_told,
+    "conditionally_mask": every_second_time,
     "explicit sharding": on_a_mesh_of_one,
 }
 

@@ -88,7 +88,9 @@ def test_a_run_goes_through_keras_torch_and_optax(
 
 
 @pytest.mark.parametrize("algorithm", TRAININGS)
-def test_the_comparison_notices_a_lost_state(algorithm: str, uninterrupted: dict[str, Arrays]) -> None:
+def test_the_comparison_notices_a_billionth_of_the_learning_rate(
+    algorithm: str, uninterrupted: dict[str, Arrays]
+) -> None:
     """A relative change of lr by 1e-9 is already too much."""
     from conformance_tests.portable import arrays_host
 

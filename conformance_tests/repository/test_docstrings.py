@@ -93,7 +93,9 @@ def run_examples(name: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("name", "needed", "env"), modules())
-def test_examples(name: str, needed: tuple[str, ...], env: dict[str, str], workers: Callable[..., Any]) -> None:
+def test_examples_of_docstrings_run(
+    name: str, needed: tuple[str, ...], env: dict[str, str], workers: Callable[..., Any]
+) -> None:
     skip_without(*needed, *env.values())
     function = f"{__name__}:run_examples"
     failed, attempted = workers(env).call(function, name) if env else run_examples(name)

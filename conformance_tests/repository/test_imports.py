@@ -60,8 +60,8 @@ def loaded(first: str, then: str, env: dict[str, str]) -> tuple[set[str], set[st
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=True
     )
-    before, after = done.stdout.splitlines()[-2:]
-    return FRAMEWORKS & set(before.split()), FRAMEWORKS & set(after.split())
+    first_modules, all_modules = (set(line.split()) for line in done.stdout.splitlines()[-2:])
+    return FRAMEWORKS & first_modules, FRAMEWORKS & all_modules
 
 
 ONE_BACKEND = ("inna_core", "inna_scipy", "inna_torch", "inna_optax", "inna_keras on jax")

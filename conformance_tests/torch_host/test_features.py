@@ -73,13 +73,13 @@ def test_a_scheduler_sets_the_step_size(optimizer: Any, name: str) -> None:
 def test_weight_averaging() -> None:
     model = torch.nn.Linear(3, 2)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.5))
-    optimizer, seen = inna_torch.INNA(model.parameters(), lr=0.05), []
+    optimizer, weights = inna_torch.INNA(model.parameters(), lr=0.05), []
     for k in range(3):
         set_gradients(list(model.parameters()), k)
         optimizer.step()
         average.update_parameters(model)
-        seen.append(model.weight.detach().clone())
-    assert difference([average.module.weight], [0.25 * seen[0] + 0.25 * seen[1] + 0.5 * seen[2]]) < 1e-6
+        weights.append(model.weight.detach().clone())
+    assert difference([average.module.weight], [0.25 * weights[0] + 0.25 * weights[1] + 0.5 * weights[2]]) < 1e-6
 
 
 # GradScaler

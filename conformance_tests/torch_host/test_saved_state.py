@@ -249,11 +249,11 @@ def test_load_state_dict_pre_hooks_change_what_is_loaded(optimizer: Any, dtype: 
 def test_state_dict_hooks_see_plain_dicts_with_true_velocities(optimizer: Any) -> None:
     params, instance = stepped(optimizer)
     _, plain = stepped(optimizer, foreach=False)
-    seen: list[Any] = []
-    instance.register_state_dict_post_hook(lambda _, saved: seen.append(saved["state"][2]))
+    states: list[Any] = []
+    instance.register_state_dict_post_hook(lambda _, saved: states.append(saved["state"][2]))
     instance.state_dict()
-    assert type(seen[0]) is dict
-    assert difference([seen[0]["velocity"]], [list(plain.state.values())[2]["velocity"]]) < 1e-14
+    assert type(states[0]) is dict
+    assert difference([states[0]["velocity"]], [list(plain.state.values())[2]["velocity"]]) < 1e-14
     assert params[2] in instance.state
 
 
