@@ -19,6 +19,7 @@ from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.hosts.run import Run
 from conformance_tests.matrix.rows import PROCESSES
 from conformance_tests.matrix.table import HOSTS
+from conformance_tests.packages import skip_without
 from conformance_tests.tiers import tier_of
 
 
@@ -85,6 +86,17 @@ def workers() -> Iterator[Callable[[dict[str, str]], Worker]]:
     yield get
     for worker in started.values():
         worker.close()
+
+
+@pytest.fixture(scope="session")
+def on_keras(workers: Callable[[dict[str, str]], Worker]) -> Callable[..., Any]:
+    """Call a function of the suite ("package.module:function") in a process with a Keras backend."""
+
+    def on_keras(backend: str, function: str, *arguments: Any) -> Any:
+        skip_without("keras", backend)
+        return workers({"KERAS_BACKEND": backend}).call(f"conformance_tests.{function}", *arguments)
+
+    return on_keras
 
 
 @pytest.fixture

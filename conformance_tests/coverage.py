@@ -91,9 +91,9 @@ def main() -> None:
     if page is None:
         sys.stdout.write(table + "\n")
         return
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    above, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, below = rest.partition(END)
+    page.write_text(f"{above}{BEGIN}\n{table}\n{END}{below}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class Mutant:
         file: where.
         old: text that occurs there exactly once.
         new: what takes its place.
-        rows: what should notice; few are enough, and the rest of the suite need not even be imported.
+        rows: the tests that should fail; a small selection keeps a run short.
     """
 
     name: str
@@ -64,6 +64,7 @@ TORCH, OPTAX, KERAS = "adapters/inna_torch", "adapters/inna_optax/_transform.py"
 LOCKSTEP, CONTRACTS, LOW = "matrix/test_lockstep.py", "matrix/test_contracts.py", "matrix/test_low_precision.py"
 SCIPY, MINIMIZATION = "adapters/inna_scipy", "scipy_host/test_minimization.py"
 KERAS_HOST, COMPOSITIONS = "keras_host/test_behaviours.py", "optax_host/test_compositions.py"
+INJECTIONS = "optax_host/test_hyperparameters.py"
 DYNAMICS, MONITOR, PORTABLE = "inna_core/dynamics.py", "inna_core/monitor.py", "inna_core/portable"
 CORE, NUMPY = rows("", "core"), rows("numpy and not readonly", "matrix")
 FILES, FITTING = rows("not keras", "portable/test_files.py"), rows("refused or mapping", "portable/test_fitting.py")
@@ -155,7 +156,7 @@ MUTANTS = (
     Mutant("optax: steps not counted", OPTAX, "optax.safe_increment(state.step)", "state.step", rows("optax", "matrix/test_innaprop.py")),
     Mutant("optax: eager steps in the order for compilers", OPTAX, "isinstance(x, Tracer) and jax.default", "jax.default", rows("eager", "optax_host/test_compiled.py")),
     Mutant("optax: lr in float64", OPTAX, "lr=as_scalar(lr, scalar_dtype)", "lr=lr", rows("optax-float32 and decaying", LOCKSTEP)),
-    Mutant("optax: injected integers refused", OPTAX, "value.astype(float) if integral else value", "value", rows("integers_can_be_injected", COMPOSITIONS)),
+    Mutant("optax: injected integers refused", OPTAX, "value.astype(float) if integral else value", "value", rows("integers_can_be_injected", INJECTIONS)),
     Mutant("optax: a compensation for nothing", OPTAX, "compensated = self.kahan_sum or any(", "compensated = True or any(", rows("map_params_lays", COMPOSITIONS)),
     Mutant("optax: updates as narrow as gradients", OPTAX, "return grad if narrow else velocity", "return grad", rows("another_precision", COMPOSITIONS)),
     Mutant("keras: velocity not kept", KERAS, "self.assign(slot, getattr(new_state, name))", "pass", rows("keras-jax", LOCKSTEP)),

@@ -11,6 +11,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
+from conformance_tests import distances
 from conformance_tests.matrix.cases import Algorithm, Setup
 
 mpmath.mp.dps = 50
@@ -128,4 +129,4 @@ def one_step(algorithm: Algorithm, setup: Setup, g: Any, theta: Any, state: Arra
 
 
 def largest(*terms: Any) -> float:
-    return max((float(abs(x)) for term in terms for x in np.ravel(term)), default=0.0)
+    return distances.largest(float(abs(x)) for term in terms for x in np.ravel(term))

@@ -1,6 +1,5 @@
-"""Properties of `inna_core` that no host is needed for: psi conversion, dynamics, schedules, misuse."""
+"""Properties of `inna_core` that no host is needed for: psi conversion, momentum and lead, schedules, misuse."""
 
-import itertools
 import math
 import re
 from fractions import Fraction
@@ -13,7 +12,7 @@ import inna_core
 from conformance_tests import oracle
 from conformance_tests.matrix.cases import EPS, random_arrays
 from conformance_tests.matrix.table import BY_NAME
-from inna_core import dynamics, schedules
+from inna_core import schedules
 from inna_core.newton.controller import checked_algorithm
 from inna_core.psi import psi_from_velocity, velocity_from_psi
 from inna_core.weight_decay import update_with_decay
@@ -56,46 +55,12 @@ def test_psi_conversion_refuses_what_does_not_fit(convert: Any) -> None:
             convert(*arguments, alpha=hyper[0], beta=hyper[1])
 
 
-def spectral_radius(gamma: float, alpha: float, beta: float, h: float) -> float:
-    """Of one step of the psi recurrence on h theta^2 / 2, as the paper prints it."""
-    c = 1 / beta - alpha
-    step = [[1 + gamma * (c - beta * h), -gamma / beta], [gamma * c, 1 - gamma / beta]]
-    return float(np.abs(np.linalg.eigvals(np.asarray(step))).max())
-
-
-@pytest.mark.parametrize(
-    ("alpha", "beta", "h"),
-    list(itertools.product((0.0, 0.1, 0.5, 3.0, 20.0), (0.01, 0.1, 1.0, 5.0), (0.01, 1.0, 300.0))),
-)
-def test_largest_stable_lr_is_where_an_eigenvalue_leaves_the_unit_disc(alpha: float, beta: float, h: float) -> None:
-    limit = dynamics.largest_stable_lr(h, alpha=alpha, beta=beta)
-    curvatures = h * np.asarray([1e-7, 1e-3, 0.1, 0.5, 0.9, 1.0])
-    for fraction in (1e-3, 0.1, 0.5, 0.9, 0.999):
-        assert max(spectral_radius(fraction * limit, alpha, beta, c) for c in curvatures) <= 1 + 1e-9
-    assert max(spectral_radius(1.001 * limit, alpha, beta, c) for c in curvatures) > 1
-
-
-@pytest.mark.parametrize("h", [0.01, 300.0])
-@pytest.mark.parametrize(("m", "lead"), [(0.0, 1.0), (0.9, 0.3), (0.9, 0.7), (0.9, 1.0), (0.9, 1.9), (0.5, 5.0)])
-def test_largest_stable_lr_with_momentum_is_where_an_eigenvalue_leaves_the_unit_disc(
-    m: float, lead: float, h: float
-) -> None:
-    limit = dynamics.largest_stable_lr(h, momentum=m, lead=lead)
-
-    def radius(eta: float) -> float:
-        gamma = eta**0.5
-        return max(spectral_radius(gamma, (1 - m) / gamma, lead * gamma, c * h) for c in (1e-3, 0.1, 0.5, 0.9, 1.0))
-
-    assert max(radius(fraction * limit) for fraction in (1e-3, 0.1, 0.5, 0.9, 0.999)) <= 1 + 1e-9
-    assert radius(1.001 * limit) > 1
-
-
 def test_psi_of_a_run_with_momentum_follows_from_its_coefficients() -> None:
     """Two steps, psi in between, against the paper's recurrence with the alpha and beta of the step size."""
     inna, theta, grads = inna_core.INNA(momentum=0.75, lead=2.0), np.asarray([1.0, -2.0]), np.asarray([[3.0, 1.0]] * 2)
     lr = 0.04
     by, state, psi_theta = inna.coefficients(lr), inna.init(theta), theta
-    assert by == pytest.approx((0.2, 0.4, 0.25, 0.5))
+    assert by == pytest.approx((0.2, 0.4, 0.25, 0.5), rel=1e-12)
     psi = psi_from_velocity(state.velocity, theta, alpha=by.alpha, beta=by.beta)
     for g in grads:
         delta, state = inna.update(g, state, theta, lr)
@@ -139,32 +104,9 @@ def test_newton_steps_refuse_a_direction_given_by_momentum() -> None:
         checked_algorithm(inna_core.INNA(momentum=0.9))
 
 
-def test_largest_stable_lr_of_extreme_curvatures() -> None:
-    assert dynamics.largest_stable_lr(1e200, alpha=0.5, beta=0.1) == pytest.approx(2e-199, rel=1e-12, abs=0)
-    assert dynamics.largest_stable_lr(1e-200, alpha=0.5, beta=0.1) == pytest.approx(4.0)
-
-
-def test_energy_of_any_namespace() -> None:
-    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
-    found = dynamics.energy(strict.asarray(1.0), [strict.ones(3), strict.ones(2)], alpha=0.5, beta=2.0)
-    assert float(found) == 9.0
-
-
-def test_energy_decreases_along_the_dynamics() -> None:
-    h = np.asarray([0.3, 1.0, 4.0])
-    inna, theta = inna_core.INNA(0.5, 0.1), np.asarray([1.0, -2.0, 0.5])
-    state, energies = inna.init(theta), []
-    for _ in range(4000):
-        energies.append(float(dynamics.energy((h * theta**2).sum() / 2, [state.velocity], alpha=0.5, beta=0.1)))
-        delta, state = inna.update(h * theta, state, theta, 1e-3)
-        theta = theta + delta
-    assert np.all(np.diff(energies) < 0)
-    assert energies[0] == pytest.approx(2 * 1.05 * 2.65)
-
-
-def test_power_decay() -> None:
+def test_power_decay_is_its_formula_and_refuses_other_numbers() -> None:
     schedule = schedules.PowerDecay(0.2, 1 / 4)
-    assert [schedule(k) for k in (0, 15, 80)] == pytest.approx([0.2, 0.1, 0.2 / 3])
+    assert [schedule(k) for k in (0, 15, 80)] == pytest.approx([0.2, 0.1, 0.2 / 3], rel=1e-12)
     for arguments in [(0.0, 0.5), (0.1, -1.0), (float("nan"), 0.5)]:
         with pytest.raises(ValueError, match=r"Invalid (lr|q)"):
             schedules.PowerDecay(*arguments)
@@ -210,7 +152,7 @@ def test_innaprop_takes_scalars_of_the_parameters_dtype(dtype: str) -> None:
     plain = inna_core.INNAprop(*(float(s) for s in scalars[:4]))
     want, _ = plain.update(x, plain.init(x), x, float(scalars[4]))
     assert delta.dtype == state.second_moment.dtype == x.dtype
-    assert np.allclose(np.asarray(delta), np.asarray(want), rtol=4 * EPS[dtype])
+    np.testing.assert_allclose(np.asarray(delta), np.asarray(want), rtol=4 * EPS[dtype])
     with pytest.raises(TypeError, match=r"Invalid state\.step: dtype"):
         innaprop.update(x, state._replace(step=xp.asarray(1)), x, 0.01)
 
@@ -238,7 +180,7 @@ def test_two_frameworks_do_not_mix() -> None:
     strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     x, y = np.ones(3), strict.ones(3, dtype=strict.float64)
     inna = inna_core.INNA()
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="Multiple namespaces"):
         inna.update(y, inna.init(x), x, 0.1)
 
 
@@ -300,4 +242,3 @@ def test_a_phase_that_turns_gradients_turns_the_trajectory(algorithm: Any) -> No
 
     assert np.array_equal(run(1j, complex), 1j * run(1, complex))
     assert np.allclose(run(1, complex), run(1, float), rtol=1e-14, atol=1e-15)
-    assert dynamics.energy(0.0, [np.asarray([3j, 4.0])], alpha=0.5, beta=0.1) == 25.0

@@ -82,11 +82,11 @@ def test_arrays_that_cannot_be_written_stay_as_they_are(name: str) -> None:
     theta, inna = UNWRITABLE[name](), INNA()
     assert not can_be_written(theta)
     before, grad = theta.copy(), np.ones(theta.shape)
-    after, state = update_in_place(inna, grad, inna.init(theta), theta, 0.1)
+    moved, state = update_in_place(inna, grad, inna.init(theta), theta, 0.1)
     np.testing.assert_array_equal(theta, before)
-    np.testing.assert_array_equal(after, before + inna.update(grad, inna.init(before), before, 0.1)[0])
-    assert not np.shares_memory(after, theta)
-    assert after.flags.writeable
+    np.testing.assert_array_equal(moved, before + inna.update(grad, inna.init(before), before, 0.1)[0])
+    assert not np.shares_memory(moved, theta)
+    assert moved.flags.writeable
     assert state.velocity.any()
 
 

@@ -120,12 +120,12 @@ def test_iterates_have_the_structure_of_the_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_loop_continues_from_an_iterate_bitwise(name: str) -> None:
     algorithm, half = ALGORITHMS[name][0], N_STEPS // 2
-    *_, whole = iterate(algorithm, START, gradient, SHIFTS, SCHEDULE)
+    *_, uninterrupted = iterate(algorithm, START, gradient, SHIFTS, SCHEDULE)
     *_, (theta, state, step) = iterate(algorithm, START, gradient, SHIFTS[:half], SCHEDULE)
     held = [np.copy(x) for x in (theta, *state)]
     *_, rest = iterate(algorithm, theta, gradient, SHIFTS[half:], SCHEDULE, state=state, step=step)
-    np.testing.assert_array_equal(rest.theta, whole.theta)
-    assert rest.step == whole.step
+    np.testing.assert_array_equal(rest.theta, uninterrupted.theta)
+    assert rest.step == uninterrupted.step
     for x, old in zip((theta, *state), held, strict=True):
         np.testing.assert_array_equal(x, old)
 
@@ -137,7 +137,7 @@ def test_a_loop_continues_from_a_portable_file_bitwise(tmp_path: Any) -> None:
     def of_dict(theta: Any, shift: Any) -> Any:
         return {"w": gradient(theta["w"], shift)}
 
-    *_, whole = iterate(inna, {"w": START}, of_dict, SHIFTS, SCHEDULE)
+    *_, uninterrupted = iterate(inna, {"w": START}, of_dict, SHIFTS, SCHEDULE)
     *_, (theta, state, step) = iterate(inna, {"w": START}, of_dict, SHIFTS[:half], SCHEDULE)
     slots = {name: {"velocity": s.velocity} for name, s in state.items()}
     portable.save(path, portable.PortableState("arrays", "INNA", step, slots, theta))
@@ -145,7 +145,7 @@ def test_a_loop_continues_from_a_portable_file_bitwise(tmp_path: Any) -> None:
     state = {name: INNAState(**arrays) for name, arrays in loaded.slots.items()}
     theta = dict(loaded.parameters)
     *_, rest = iterate(inna, theta, of_dict, SHIFTS[half:], SCHEDULE, state=state, step=loaded.step or 0)
-    np.testing.assert_array_equal(rest.theta["w"], whole.theta["w"])
+    np.testing.assert_array_equal(rest.theta["w"], uninterrupted.theta["w"])
 
 
 BAD: dict[str, tuple[Any, type[Exception], str]] = {

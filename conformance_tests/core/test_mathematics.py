@@ -66,8 +66,8 @@ def test_the_first_order_equations_are_the_equation_of_motion(alpha: float, beta
     """theta'' + alpha theta' + beta Hess J theta' + grad J = 0, with difference quotients of the flow."""
     h = 1e-4
     z = np.asarray([[1.0, -0.5, 0.3], [0.2, 0.4, -0.1]])
-    before, after = runge_kutta(z, -h, alpha, beta)[0], runge_kutta(z, h, alpha, beta)[0]
-    speed, acceleration = (after - before) / (2 * h), (after - 2 * z[0] + before) / h**2
+    behind, ahead = runge_kutta(z, -h, alpha, beta)[0], runge_kutta(z, h, alpha, beta)[0]
+    speed, acceleration = (ahead - behind) / (2 * h), (ahead - 2 * z[0] + behind) / h**2
     hessian = QUADRATIC + np.diag(3 * z[0] ** 2)
     terms = [acceleration, alpha * speed, beta * hessian @ speed, gradient(z[0])]
     assert np.abs(sum(terms)).max() < 1e-4 * np.abs(terms).max()

@@ -83,7 +83,7 @@ class Algorithm:
         hyper: hyperparameters of its cases, where a case does not say otherwise.
         state: fields of its state, the counter aside, and which numbers they hold: "any" or "nonnegative".
         step: the paper's step in 50-digit arithmetic, ``(hyper, lr, gradient, theta, state, k) -> oracle.Step``.
-        cases: held against that step on every host; the first stands for the algorithm where its numbers do not matter.
+        cases: compared with that step on every host; the first one is the default.
         trial: step size and hyperparameters at which the hosts' own tests see it move, in a few steps and not too far.
         refused: by hyperparameter, numbers out of its range; NaN, infinities and wrong types are added to them.
         optional: hyperparameters for which None stands for a default.

@@ -67,8 +67,8 @@ def tier_of_property(host: Host, dtype: str | None = None) -> str:
 
 def tier_of_dtype(host: Host, case: Case, dtype: str) -> str:
     """Return the tier of a property that each dtype and algorithm has: smaller states have it in fewer dtypes."""
-    few = () if host.compiled else (host.wide, host.narrow)
-    return tier_of_property(host, dtype) if case == FULLEST.default or dtype in few else "nightly"
+    dtypes = () if host.compiled else (host.wide, host.narrow)
+    return tier_of_property(host, dtype) if case == FULLEST.default or dtype in dtypes else "nightly"
 
 
 def tier_of_refusal(host: Host, refusal: Refusal, refusals: tuple[Refusal, ...]) -> str:

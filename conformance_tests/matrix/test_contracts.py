@@ -56,8 +56,8 @@ def test_gradients_are_not_mutated(host: Host, case: Case, open_run: Any) -> Non
     grads = random_arrays(1, dtype=host.wide)
     run = open_run(host, wide(host, case), random_arrays(0, dtype=host.wide))
     for _ in range(3):
-        after = run.step(grads)
-        assert all(np.array_equal(x, y) for x, y in zip(after, grads, strict=True))
+        returned = run.step(grads)
+        assert all(np.array_equal(x, y) for x, y in zip(returned, grads, strict=True))
 
 
 @pytest.mark.parametrize(("host", "case"), rows(lambda host: host.pure))
@@ -190,9 +190,8 @@ def test_a_bad_gradient_changes_nothing(host: Host, case: Case, bad: str, open_r
 
 @pytest.mark.parametrize(("host", "case"), ROWS)
 def test_integer_parameters_are_refused(host: Host, case: Case, open_run: Any) -> None:
-    with pytest.raises(TypeError, match=r"int32.*floating-point( or complex)? dtype") as caught:
+    with pytest.raises(TypeError, match=r"int32.*floating-point( or complex)? dtype"):
         open_run(host, case.setup("int32"), [np.ones(3)])
-    assert "complex z" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("host", "case"), rows(lambda host: host.complex_moment is None))

@@ -34,20 +34,20 @@ def ulp(x: np.ndarray, dtype: str) -> np.ndarray:
 def test_zero_gradients_leave_pure_decay(host: Host, case: Case, dtype: str, open_run: Any) -> None:
     """Each step within 1 ulp of multiplying by 1 - lr * weight_decay; the state stays empty."""
     run = open_run(host, Setup(case.algorithm, case.hyper, (LR,), dtype, DECAY), random_arrays(0, SHAPES, dtype))
-    before = after = run.read()
+    old = new = run.read()
     for _ in range(N_STEPS):
         run.step([np.zeros(SHAPES[0])])
-        after = run.read()
-        owed = [state.state.get("compensation", [0.0])[0] for state in (before, after)]
-        pure = (before.params[0] + owed[0]) * (1 - LR * DECAY)
-        assert np.all(np.abs(after.params[0] - pure) <= ulp(pure, dtype))
+        new = run.read()
+        compensations = [state.state.get("compensation", [0.0])[0] for state in (old, new)]
+        pure = (old.params[0] + compensations[0]) * (1 - LR * DECAY)
+        assert np.all(np.abs(new.params[0] - pure) <= ulp(pure, dtype))
         # a compensation keeps even the part below 1 ulp, to its own ulp or float32's
-        kept = max(EPS[dtype], 2.0**-16) if "compensation" in after.state else 1.0
-        assert np.all(np.abs(after.params[0] + owed[1] - pure) <= ulp(pure, dtype) * kept)
-        assert not any(np.any(after.state[name][0]) for name in BY_NAME[case.algorithm].state)
-        before = after
+        precision = max(EPS[dtype], 2.0**-16) if "compensation" in new.state else 1.0
+        assert np.all(np.abs(new.params[0] + compensations[1] - pure) <= ulp(pure, dtype) * precision)
+        assert not any(np.any(new.state[name][0]) for name in BY_NAME[case.algorithm].state)
+        old = new
     total = random_arrays(0, SHAPES, dtype)[0] * (1 - LR * DECAY) ** N_STEPS
-    assert np.all(np.abs(after.params[0] - total) <= N_STEPS * ulp(total, dtype))
+    assert np.all(np.abs(new.params[0] - total) <= N_STEPS * ulp(total, dtype))
 
 
 MASKS = {

@@ -71,7 +71,9 @@ def rows() -> list[Any]:
 
 
 @pytest.mark.parametrize(("host", "damping", "schedule", "decay"), rows())
-def test_published_recurrence(host: Host, damping: Any, schedule: str, decay: float, open_run: Any) -> None:
+def test_200_steps_follow_the_published_recurrence(
+    host: Host, damping: Any, schedule: str, decay: float, open_run: Any
+) -> None:
     """200 steps, with the published decay where there is decay, within 1e-11."""
     theta, grads = problem()
     want = wanted(damping, schedule, decay)
@@ -85,7 +87,7 @@ def test_published_recurrence(host: Host, damping: Any, schedule: str, decay: fl
 
 
 @pytest.mark.parametrize("host", [row(host, tier=tier_of_property(host)) for host in HOSTS])
-def test_finite_at_lr_beta_and_beyond(host: Host, open_run: Any) -> None:
+def test_steps_at_lr_beta_and_beyond_are_finite(host: Host, open_run: Any) -> None:
     for lr in (0.9, 1.7):
         run = open_run(host, Setup(ALGORITHM, HYPER, (lr,), host.wide), random_arrays(0, SHAPES))
         for k in range(3):

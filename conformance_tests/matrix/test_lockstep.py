@@ -72,8 +72,9 @@ def tasks(name: str, dtype: str, state_dtype: str, traces_hyper: bool) -> list[T
         state = random_state(algorithm.state, k, SHAPES, state_dtype)
         if state_dtype != dtype:
             # a quarter of the spacing of numbers near the parameter
-            owed = [representable(EPS[dtype] / 4 * p * x, dtype) for p, x in zip(params, grads, strict=True)]
-            state["compensation"] = owed
+            state["compensation"] = [
+                representable(EPS[dtype] / 4 * p * x, dtype) for p, x in zip(params, grads, strict=True)
+            ]
         want: list[oracle.Step] = []
         for i, (theta, g) in enumerate(zip(params, grads, strict=True)):
             own = {name: values[i] for name, values in state.items()}

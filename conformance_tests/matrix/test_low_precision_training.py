@@ -1,11 +1,12 @@
 """A small network trained in bfloat16, parameters and all, reaches the accuracy of float32."""
 
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
+
+from conformance_tests.packages import skip_without
 
 pytestmark = pytest.mark.nightly
 
@@ -91,12 +92,10 @@ HOSTS = {"torch": ("torch", train_torch), "jax": ("optax", train_optax)}
 
 @pytest.mark.parametrize("algorithm", LR)
 @pytest.mark.parametrize("host", HOSTS)
-def test_bfloat16_reaches_float32(host: str, algorithm: str) -> None:
+def test_bfloat16_reaches_the_accuracy_of_float32(host: str, algorithm: str) -> None:
     """Within half a point of test accuracy, in the mean of three seeds."""
     package, train = HOSTS[host]
-    for needed in (package, "sklearn"):
-        if find_spec(needed) is None:
-            pytest.skip(f"{needed} is not installed")
+    skip_without(package, "sklearn")
     low, full = (np.mean([train(algorithm, dtype, seed) for seed in SEEDS]) for dtype in ("bfloat16", "float32"))
     assert full > 0.95
     assert low >= full - 0.005

@@ -58,7 +58,9 @@ def random_gradients() -> tuple[list[np.ndarray], list[list[np.ndarray]], list[l
 
 
 @pytest.mark.parametrize("host", WIDE)
-def test_random_gradients_with_a_decaying_lr(host: Host, open_run: Any, random_gradients: Any) -> None:
+def test_random_gradients_with_a_decaying_lr_follow_the_psi_recurrence(
+    host: Host, open_run: Any, random_gradients: Any
+) -> None:
     """Within 1e-12, relative, of the psi recurrence in 50-digit arithmetic."""
     start, grads, want = random_gradients
     run = open_run(host, Setup(ALGORITHM, HYPER, decaying(0.1, 0.5, N_RANDOM_STEPS)), start)
@@ -99,7 +101,9 @@ ALL_PROBLEMS = ("numpy", "torch", "optax-jit")
         for default in [host.name in ALL_PROBLEMS or problem.name == "nonsmooth-rosenbrock"]
     ],
 )
-def test_problem(host: Host, problem: Problem, open_run: Any, reference: Any) -> None:
+def test_problems_are_solved_along_the_reference_trajectory(
+    host: Host, problem: Problem, open_run: Any, reference: Any
+) -> None:
     """At every step within 1e4 eps of the reference: 2e-12 in float64, 1e-3 in float32."""
     want = reference(problem)
     dtype = host.wide

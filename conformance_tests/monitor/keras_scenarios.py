@@ -73,7 +73,7 @@ def disturbance(name: str) -> tuple[bool, list[tuple[int, bool]]]:
     return same, [(sample.step, bool(np.isfinite(sample.sharpness))) for sample in monitor.history]
 
 
-def logged() -> tuple[dict[str, list[float]], list[str], list[int]]:
+def logged(steps_per_execution: int) -> tuple[dict[str, list[float]], list[str], list[int]]:
     """Return the history, the columns of a CSVLogger, and the steps of the samples with several steps in one call."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.csv"
@@ -82,7 +82,7 @@ def logged() -> tuple[dict[str, list[float]], list[str], list[int]]:
         with path.open(encoding="utf-8") as file:
             columns = next(csv.reader(file))
     several = inna_keras.Monitor(every=3, sharpness_every=3)
-    fit("INNA", several, steps_per_execution=1 if keras.backend.backend() == "torch" else 2)  # torch has one only
+    fit("INNA", several, steps_per_execution=steps_per_execution)
     return history, columns, [sample.step for sample in several.history]
 
 

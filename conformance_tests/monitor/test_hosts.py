@@ -1,6 +1,5 @@
 """A monitor says the same of the same run on every host: what NumPy computes from the papers' equations."""
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from conformance_tests.monitor import hosts
 from conformance_tests.monitor.reference import BY_NAME, EVERY, FULLEST, N_STEPS, Setting, expected
+from conformance_tests.packages import skip_without
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ PAIRS = [
 def samples(workers: Any) -> Callable[[str, Setting], list[dict[str, float]]]:
     def samples(host: str, setting: Setting) -> list[dict[str, float]]:
         row = ROWS[host]
-        for package in (row.package, *(["keras"] if row.env else [])):
-            if importlib.util.find_spec(package) is None:
-                pytest.skip(f"{package} is not installed")
+        skip_without(row.package, *(["keras"] if row.env else []))
         if isinstance(row.function, str):
             return workers(row.env).call(row.function, setting)
         return row.function(setting, **row.options)

@@ -78,7 +78,7 @@ def eager(transform: Any) -> tuple[Any, Any]:
 
 
 def partition(factory: Transformation) -> Any:
-    """Train two of three arrays; the loss is told the third."""
+    """Train two of three arrays; the third comes from outside."""
 
     def restored(update: Any) -> Any:
         def call(updates: Any, state: Any, params: Any = None, *, value_fn: Any = None, **extra: Any) -> Any:
@@ -173,12 +173,12 @@ def test_complex_parameters_count_as_two_real_ones() -> None:
 @pytest.mark.nightly
 def test_samples_are_taken_on_time() -> None:
     transform = monitor(inna(0.01), every=2, sharpness_every=4)
-    params, state, seen = PARAMS, transform.init(PARAMS), []
+    params, state, samples = PARAMS, transform.init(PARAMS), []
     step = jax.jit(step_of(transform))
     for _ in range(9):
         params, state = step(params, state)
-        seen.append((int(state.metrics.step), bool(np.isfinite(state.metrics.sharpness))))
-    assert seen == [(0, False)] * 2 + [(2, False)] * 2 + [(4, True)] * 2 + [(6, False)] * 2 + [(8, True)]
+        samples.append((int(state.metrics.step), bool(np.isfinite(state.metrics.sharpness))))
+    assert samples == [(0, False)] * 2 + [(2, False)] * 2 + [(4, True)] * 2 + [(6, False)] * 2 + [(8, True)]
 
 
 @pytest.mark.nightly

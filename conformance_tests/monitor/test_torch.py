@@ -125,15 +125,15 @@ def linear() -> Any:
 
 
 def test_samples_are_called_back_until_the_monitor_is_removed() -> None:
-    model, seen = linear(), []
+    model, samples = linear(), []
     optimizer = inna_torch.INNA(model.parameters())
     model(torch.ones(1, 2)).sum().backward()
-    with inna_torch.Monitor(optimizer, every=2, sharpness_every=2, on_sample=seen.append) as monitor:
+    with inna_torch.Monitor(optimizer, every=2, sharpness_every=2, on_sample=samples.append) as monitor:
         for _ in range(5):
             optimizer.step()
     optimizer.step()
-    assert [sample.step for sample in seen] == [2, 4]
-    assert list(map(id, seen)) == list(map(id, monitor.history))
+    assert [sample.step for sample in samples] == [2, 4]
+    assert list(map(id, samples)) == list(map(id, monitor.history))
 
 
 def attach(*arguments: Any, **options: Any) -> Any:

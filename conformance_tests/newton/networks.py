@@ -1,11 +1,11 @@
 """A multilayer perceptron and a convolutional network, as weights, direction, data and losses that all hosts share."""
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
+
+from conformance_tests.distances import largest
 
 STEP = 2e-4
 """Between the points of a difference quotient, in units of the direction."""
@@ -100,10 +100,4 @@ def torch_summary(network: str, order: int = 3) -> list[np.ndarray]:
 
 
 def closeness(got: list[np.ndarray], want: list[np.ndarray]) -> float:
-    return max(float(np.max(np.abs(a - b)) / (np.max(np.abs(b)) + 1e-12)) for a, b in zip(got, want, strict=True))
-
-
-def skip_without(*packages: str) -> None:
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+    return largest(float(np.max(np.abs(a - b)) / (np.max(np.abs(b)) + 1e-12)) for a, b in zip(got, want, strict=True))

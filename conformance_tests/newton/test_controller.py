@@ -36,7 +36,7 @@ def test_without_averages_each_summary_gives_its_own_step_sizes() -> None:
     rule = StepSizes(average=0.0, start=1.0, share=0.0, rise=float("inf"), clip=False)
     kept, used = run(rule, SERIES)
     want = [eta_of(*row) for row in SERIES]
-    assert np.allclose(kept, want, rtol=1e-14)
+    np.testing.assert_allclose(kept, want, rtol=1e-14)
     assert used == kept
     assert want[-1] < 0
     clipped = run(replace(rule, clip=True), SERIES)
@@ -48,7 +48,7 @@ def test_smoothing_starts_from_the_first_step_sizes() -> None:
     want = [eta_of(*SERIES[0])]
     for row in SERIES[1:]:
         want.append(0.25 * want[-1] + 0.75 * eta_of(*row))
-    assert np.allclose(kept, want, rtol=1e-14)
+    np.testing.assert_allclose(kept, want, rtol=1e-14)
 
 
 def test_summaries_are_averaged_by_decay_or_window() -> None:
@@ -57,30 +57,30 @@ def test_summaries_are_averaged_by_decay_or_window() -> None:
     for row in SERIES:
         mean = 0.75 * mean + 0.25 * np.asarray(row)
         want.append(eta_of(*mean))
-    assert np.allclose(kept, want, rtol=1e-13)
+    np.testing.assert_allclose(kept, want, rtol=1e-13)
 
     kept, _ = run(StepSizes(average=0.0, window=3, start=1.0, rise=float("inf")), SERIES)
     want = [eta_of(*np.mean(SERIES[max(0, k - 2) : k + 1], axis=0)) for k in range(len(SERIES))]
-    assert np.allclose(kept, want, rtol=1e-13)
+    np.testing.assert_allclose(kept, want, rtol=1e-13)
 
 
 def test_step_sizes_are_zero_during_warmup() -> None:
     kept, _ = run(StepSizes(average=0.0, window=3, warmup=2, smoothing=0.9, start=1.0, rise=float("inf")), SERIES)
     assert kept[:2] == [0.0, 0.0]
-    assert np.allclose(kept[2], eta_of(*np.mean(SERIES[:3], axis=0)), rtol=1e-13)
+    np.testing.assert_allclose(kept[2], eta_of(*np.mean(SERIES[:3], axis=0)), rtol=1e-13)
 
 
 def test_step_sizes_rise_at_most_by_the_factor() -> None:
     series = [(1.0, 1.0, 0.0), (-1.0, 1.0, 0.0), (1.0, 1e-6, 0.0), (1.0, 1e-6, 0.0), (1.0, 0.5, 0.0)]
     kept, _ = run(StepSizes(average=0.0, start=1.0, rise=1.5, clip=False), series)
-    assert np.allclose(kept, [1.0, -1.0, 1.5, 2.25, 2.0], rtol=1e-14)
+    np.testing.assert_allclose(kept, [1.0, -1.0, 1.5, 2.25, 2.0], rtol=1e-14)
 
 
 def test_step_sizes_begin_small() -> None:
     """A fraction of the first positive step size, whenever that comes, and from there as far as the rise allows."""
     series = [(-1.0, 1.0, 0.0), (1.0, 1.0, 0.0), (1.0, 1.0, 0.0), (1.0, 0.5, 0.0), (1.0, 10.0, 0.0)]
     kept, _ = run(StepSizes(average=0.0, start=0.25, rise=3.0), series)
-    assert np.allclose(kept, [0.0, 0.25, 0.75, 2.0, 0.1], rtol=1e-14)
+    np.testing.assert_allclose(kept, [0.0, 0.25, 0.75, 2.0, 0.1], rtol=1e-14)
 
 
 def test_share_mixes_in_proportional_step_sizes() -> None:
@@ -89,15 +89,15 @@ def test_share_mixes_in_proportional_step_sizes() -> None:
     for share in (0.0, 0.25, 1.0):
         rule = StepSizes(share=share, start=1.0)
         eta = rule.step_sizes(rule.update(along, rule.init(along)))
-        assert np.allclose(eta, [1 - share + share * 4 / 7, share * 4 / 21], rtol=1e-14)
+        np.testing.assert_allclose(eta, [1 - share + share * 4 / 7, share * 4 / 21], rtol=1e-14)
 
 
 def test_a_summary_that_is_not_finite_changes_nothing_but_the_status() -> None:
     rule = StepSizes()
     state = rule.update(scalar_summary(1, 2, 3), rule.init(scalar_summary(0, 0, 0)))
-    after = rule.update(scalar_summary(1, float("nan"), 3), state)
-    assert int(after.status) == NewtonStatus.FAILED
-    assert all(np.array_equal(a, b) for a, b in zip(after[:-1], state[:-1], strict=True))
+    new = rule.update(scalar_summary(1, float("nan"), 3), state)
+    assert int(new.status) == NewtonStatus.FAILED
+    assert all(np.array_equal(a, b) for a, b in zip(new[:-1], state[:-1], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_the_velocity_takes_the_capped_step() -> None:
     inna = INNA(alpha=0.5, beta=0.1)
     theta, g = np.asarray([1.0]), np.asarray([2.0])
     state = inna.init(theta)._replace(velocity=np.asarray([3.0]))
-    for step, seen in ((0.01, 0.01), (0.2, 0.05)):
+    for step, capped in ((0.01, 0.01), (0.2, 0.05)):
         got = next_state(inna, g, state, theta, step, 0.5, np)
-        assert got == inna.update(g, state, theta, seen)[1]
+        assert got == inna.update(g, state, theta, capped)[1]
     assert np.array_equal(direction(inna, g, state, theta), 0.1 * g - state.velocity)

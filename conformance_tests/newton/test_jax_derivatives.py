@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance_tests.distances import largest
 from conformance_tests.newton.jax_networks import JAX_LAYERS, flax_layers, jax_layer
 from conformance_tests.newton.networks import (
     closeness,
     jax_loss,
     largest_errors,
     problem,
-    skip_without,
     torch_summary,
 )
+from conformance_tests.packages import skip_without
 from conformance_tests.tiers import nightly_but
 
 # long, so on the worker that begins with the matrix' rows of optax
@@ -82,7 +83,7 @@ def test_layers_agree_with_difference_quotients(name: str, unrolled: int) -> Non
             value, found = both(moved)
             return float(value), [np.asarray(a) for a in found]
 
-        assert max(largest_errors(evaluate, len(params))) <= 1e-8
+        assert largest(largest_errors(evaluate, len(params))) <= 1e-8
 
 
 def forms_of_summaries() -> list[Any]:

@@ -26,22 +26,36 @@ def proportional(p: Subproblem, make: Callable[..., Any] = np.asarray, **changes
     return proportional_step_sizes(*arrays, **{"damping": p.damping, **changes})
 
 
+def of_groups(p: Subproblem, kept: np.ndarray) -> Subproblem:
+    """Return the model of some groups, by their numbers."""
+    return Subproblem(p.gradient[kept], p.hessian[np.ix_(kept, kept)], p.third[kept], p.damping)
+
+
+def without_backward_groups(p: Subproblem) -> np.ndarray:
+    """Return the groups that are left when those with negative step sizes are removed until there are none."""
+    kept = np.arange(len(p.gradient))
+    while len(kept) and np.any(backward := solved(of_groups(p, kept)).eta < 0):
+        kept = kept[~backward]
+    return kept
+
+
 @pytest.mark.parametrize("kind", BOUNDED)
 def test_groups_that_would_step_backward_stand_still(kind: str) -> None:
     """No step size is negative, and those that are left solve the model of their groups alone."""
-    for seed in range(20):
+    standing = 0
+    for seed in range(12):
         p = subproblem(kind, seed)
         eta, radius, status = none_negative(p)
-        assert np.all(eta >= 0)
         assert np.isfinite(radius)
-        free = solved(p)
-        if np.all(free.eta >= 0):
-            assert np.array_equal(eta, free.eta)
-        (kept,) = np.nonzero(eta)
-        if len(kept) == 0 or int(status) not in (NewtonStatus.MINIMISER, NewtonStatus.HARD_CASE):
-            continue
-        rest = Subproblem(p.gradient[kept], p.hessian[np.ix_(kept, kept)], p.third[kept], p.damping)
-        assert residual(rest, eta[kept])[0] <= 1e-10
+        kept = without_backward_groups(p)
+        moving = np.isin(np.arange(len(eta)), kept)
+        assert np.all(eta[~moving] == 0)
+        assert np.all(eta[moving] >= 0)
+        assert value(p, eta) <= 0
+        standing += len(eta) - len(kept)
+        if len(kept) and int(status) in (NewtonStatus.MINIMISER, NewtonStatus.HARD_CASE):
+            assert residual(of_groups(p, kept), eta[kept])[0] <= 1e-10
+    assert standing > 0
 
 
 def alone(p: Subproblem, s: int) -> float:
@@ -76,15 +90,6 @@ def test_proportions_are_those_of_each_group_alone(kind: str) -> None:
             best = value(p, eta)
             assert best < 0
             assert min(value(p, factor * eta) for factor in (0.0, 0.5, 0.999, 1.001, 2.0, 100.0)) >= best * (1 + 1e-12)
-
-
-def test_a_mean_with_proportional_step_sizes_descends_in_a_convex_model() -> None:
-    for seed in range(20):
-        p = subproblem("definite", seed)
-        held, even = none_negative(p).eta, proportional(p).eta
-        worse = max(value(p, held), value(p, even))
-        assert value(p, 0.7 * held + 0.3 * even) <= worse + 1e-12 * abs(worse)
-        assert worse <= 0
 
 
 @pytest.mark.parametrize("solve", [none_negative, proportional])

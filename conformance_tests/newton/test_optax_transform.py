@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance_tests.newton.networks import jax_loss, problem, skip_without, torch_loss
+from conformance_tests.newton.networks import jax_loss, problem, torch_loss
 from conformance_tests.newton.torch_networks import ALGORITHMS, torch_steps
+from conformance_tests.packages import skip_without
 from inna_core import INNA, StepSizes, Summary
 
 # long, so on the worker that begins with the matrix' rows of optax
@@ -83,7 +84,7 @@ def test_trains_without_a_learning_rate_and_as_torch_does() -> None:
         tensors, lambda: loss(tensors), INNA(), rule=StepSizes(period=3, average=0.5, trust=0.1)
     )
     torch_losses = torch_steps(optimizer, lambda: loss(tensors), 42)
-    assert np.allclose(losses, torch_losses, rtol=1e-9)
+    np.testing.assert_allclose(losses, torch_losses, rtol=1e-9)
     assert all(np.allclose(a, b.detach(), rtol=0, atol=1e-9) for a, b in zip(params, tensors, strict=True))
 
 
@@ -130,7 +131,7 @@ def test_step_sizes_are_solved_in_float64_without_x64() -> None:
         assert state.sizes.eta.dtype == found.gradient.dtype == jnp.float32
         eta = np.asarray(state.sizes.eta)
     rule, wide = StepSizes(), Summary(*(np.asarray(x, np.float64) for x in found))
-    assert np.allclose(eta, rule.step_sizes(rule.update(wide, rule.init(wide))), rtol=1e-6)
+    np.testing.assert_allclose(eta, rule.step_sizes(rule.update(wide, rule.init(wide))), rtol=1e-6)
 
 
 def test_works_in_chain_and_multi_steps() -> None:
@@ -165,7 +166,7 @@ def test_works_in_chain_and_multi_steps() -> None:
     w = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     other = inna_torch.NewtonSummary([w], lambda: loss({"w": w}), INNA(), rule=rule)
     torch_steps(other, lambda: loss({"w": w}), 4)
-    assert np.allclose(params["w"], w.detach(), rtol=1e-6)
+    np.testing.assert_allclose(params["w"], w.detach(), rtol=1e-6)
     assert not np.any(w.detach().numpy() == 0)
 
 
@@ -275,7 +276,7 @@ def test_gradients_may_have_another_precision(gradient: str) -> None:
     found: Any = optimizer.update(grads, state, params, value_fn=no_loss)
     updates, new_state = found
     assert updates["w"].dtype == new_state.algorithm["momentum"]["w"].dtype == jnp.float32
-    assert np.allclose(updates["w"], -0.3 * grads["w"].astype("float32"), rtol=1e-6)
+    np.testing.assert_allclose(updates["w"], -0.3 * grads["w"].astype("float32"), rtol=1e-6)
 
 
 def test_gradients_of_another_shape_or_kind_are_named() -> None:

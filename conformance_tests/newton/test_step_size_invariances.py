@@ -32,7 +32,7 @@ def test_scaling_the_loss_changes_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", INVARIANT)
-def test_scaling_each_group_over_six_decades(kind: str) -> None:
+def test_scaling_each_group_divides_its_step_size(kind: str) -> None:
     for seed in range(20):
         p = subproblem(kind, 5000 + seed, size=6)
         c = 10.0 ** np.random.default_rng(seed).uniform(-3, 3, 6)

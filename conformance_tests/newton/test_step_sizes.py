@@ -7,6 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 
+from conformance_tests.distances import largest
 from conformance_tests.newton.frameworks import FRAMEWORKS
 from conformance_tests.newton.subproblems import BOUNDED, KINDS, Subproblem, residual, solved, subproblem, value
 from conformance_tests.tiers import nightly_but
@@ -28,7 +29,7 @@ SINGLETONS = Subproblem(
 )
 
 
-# JAX compiles each size anew, and is held against NumPy below
+# JAX compiles each size anew, and is compared with NumPy below
 @pytest.mark.parametrize("framework", nightly_but(["numpy", "strict", "torch"], FRAMEWORKS))
 def test_step_sizes_of_the_hand_computed_example(framework: str) -> None:
     """L = (t1^2 + 2 t2^2)/2 + t1 t2 t3 + t3^3/6 at (1, 2, 3), along its gradient, in two groups, one, and three."""
@@ -124,7 +125,7 @@ def test_solutions_agree_with_bisection_in_50_digits(kind: str, seed: int) -> No
     # in units of each group's curvature, in which the entries of eta compare
     unit = 1 / np.sqrt(np.abs(np.diag(p.hessian)))
     scale = max(abs(w) / u for w, u in zip(want, unit, strict=True))
-    assert max(abs(w - e) / u for w, e, u in zip(want, eta, unit, strict=True)) <= 1e-10 * scale
+    assert largest(float(abs(w - e) / u) for w, e, u in zip(want, eta, unit, strict=True)) <= 1e-10 * scale
 
 
 def test_no_other_step_sizes_have_a_lower_value() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance_tests.distances import largest
 from conformance_tests.newton.networks import STENCIL, STEP, largest_errors, problem, torch_loss
 from conformance_tests.newton.torch_networks import TORCH_PROGRAMS, torch_layers, torch_net, torch_programs
 from conformance_tests.tiers import nightly_but
@@ -47,7 +48,7 @@ def test_layers_agree_with_difference_quotients(name: str) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     from inna_torch import summary
 
-    assert max(torch_errors(name, summary)) <= 1e-8
+    assert largest(torch_errors(name, summary)) <= 1e-8
 
 
 @pytest.mark.parametrize("name", ["LayerNorm", "BatchNorm1d", "InstanceNorm2d"])
@@ -235,7 +236,7 @@ def test_a_coarser_partition_sums_the_finer(groups: Any) -> None:
     P = np.zeros((len(labels), len(weights)))
     P[group_of, range(len(weights))] = 1
     assert len(labels) < len(weights)
-    assert np.allclose(coarse.gradient, P @ fine.gradient.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(coarse.gradient, P @ fine.gradient.numpy(), rtol=1e-12)
     assert np.allclose(coarse.hessian, P @ fine.hessian.numpy() @ P.T, rtol=1e-12, atol=1e-14)
     # third derivative along a group, by difference quotients of its own second derivative
     for s in range(len(labels)):

@@ -25,7 +25,6 @@ ROUNDING = 1e-13
 """A few float64 steps in another order of operations; a wrong step is off by 1e-2 here."""
 
 each_transform = pytest.mark.parametrize("name", TRANSFORMS)
-each_damped_transform = pytest.mark.parametrize("name", [name for name in TRANSFORMS if "alpha" in rows.HYPER[name]])
 
 
 def step_of(state: Any) -> int:
@@ -82,49 +81,6 @@ def test_partition_keeps_two_of_them_apart(name: str) -> None:
             assert largest_difference(got[key], want[key]) <= ROUNDING
 
 
-@pytest.mark.parametrize(
-    ("name", "hyperparameter"), [(name, hyperparameter) for name in TRANSFORMS for hyperparameter in rows.HYPER[name]]
-)
-def test_injected_hyperparameters_can_be_changed_between_steps(name: str, hyperparameter: str) -> None:
-    params, grads = tree(0), gradients()
-    injected = optax.inject_hyperparams(TRANSFORMS[name])(**rows.HYPER[name])
-    step = jax.jit(lambda *args: rows.one_step(injected, *args))
-    got, state = params, injected.init(params)
-    want, plain_state = params, make(name).init(params)
-    for k, g in enumerate(grads):
-        value = rows.HYPER[name][hyperparameter] * (1 if k < 2 else 0.5)
-        state.hyperparams[hyperparameter] = jnp.asarray(value, state.hyperparams[hyperparameter].dtype)
-        got, state = step(got, state, g)
-        want, plain_state = rows.one_step(make(name, **{hyperparameter: value}), want, plain_state, g)
-    assert largest_difference(got, want) <= ROUNDING
-    assert step._cache_size() == 1
-
-
-@each_damped_transform
-def test_a_traced_hyperparameter_may_make_alpha_lr_1(name: str) -> None:
-    """There the velocity forgets its past: the increment could not be computed from the next velocity."""
-    params, grads = tree(0), gradients()
-    lr, alpha = jnp.asarray(0.25), 4.0
-    want, _ = rows.plain(make(name, learning_rate=0.25, alpha=alpha), params, grads)
-    for run in (rows.plain, rows.jitted):
-        for rate in (lr, lambda step: lr):
-            got, _ = run(make(name, learning_rate=rate, alpha=alpha), params, grads)
-            assert largest_difference(got, want) <= ROUNDING
-
-
-@each_transform
-@pytest.mark.parametrize(
-    "schedule", [PowerDecay(0.1, 0.5), lambda step: 0.1 * (step + 1.0) ** -0.5], ids=["ours", "any"]
-)
-def test_schedules_are_evaluated_inside(name: str, schedule: Any) -> None:
-    params, grads = tree(0), gradients()
-    got, _ = rows.jitted(make(name, learning_rate=schedule), params, grads)
-    want, state = params, make(name).init(params)
-    for k, g in enumerate(grads):
-        want, state = rows.one_step(make(name, learning_rate=0.1 * (k + 1) ** -0.5), want, state, g)
-    assert largest_difference(got, want) <= ROUNDING
-
-
 @each_transform
 def test_map_params_reaches_the_state_that_is_like_the_parameters(name: str) -> None:
     params, grads = tree(0), gradients()
@@ -153,26 +109,6 @@ def test_map_params_lays_another_tree_along_the_state(name: str, dtype: str, kah
         assert getattr(found, field) == specs
     assert found.compensation == (specs if kahan_sum else None)
     assert jax.tree.structure(found) == jax.tree.structure(state)
-
-
-@each_damped_transform
-def test_integers_can_be_injected(name: str) -> None:
-    params, grads = tree(0), gradients()
-    whole = {"learning_rate": 1, "alpha": 2, "beta": 3, "weight_decay": 0}
-    want, _ = rows.plain(TRANSFORMS[name](**{key: float(value) for key, value in whole.items()}), params, grads)
-    for run in (rows.plain, rows.jitted):
-        got, _ = run(optax.inject_hyperparams(TRANSFORMS[name])(**whole), params, grads)
-        assert largest_difference(got, want) <= ROUNDING
-
-
-@each_transform
-def test_a_mask_that_is_a_function_is_no_schedule_to_inject(name: str) -> None:
-    """`inject_hyperparams` takes every callable for a schedule, unless it is told otherwise."""
-    params, grads = tree(0), gradients()
-    arguments = {**rows.HYPER[name], "mask": lambda params: jax.tree.map(lambda p: p.ndim > 1, params)}
-    got, _ = rows.jitted(optax.inject_hyperparams(TRANSFORMS[name], static_args="mask")(**arguments), params, grads)
-    want, _ = rows.plain(TRANSFORMS[name](**arguments), params, grads)
-    assert largest_difference(got, want) <= ROUNDING
 
 
 PLAIN = {"a": 1.0, "b": -0.5}
@@ -229,72 +165,6 @@ def test_gradients_may_have_another_precision(name: str, dtype: str, gradient: s
     assert {u.dtype for u in jax.tree.leaves(update(grads)[0])} == {jnp.dtype(dtype)}
 
 
-def without_bias(p: Any) -> Any:
-    return {**p, "bias": None}
-
-
-WRONG: dict[str, tuple[Any, str]] = {
-    "a state of something else": (
-        lambda name, p: make(name).update(p, optax.sgd(0.1, 0.9).init(p), p),
-        r"Invalid state: tuple \(expected \w+State",
-    ),
-    "a leaf without gradient": (
-        lambda name, p: make(name).update(without_bias(p), make(name).init(p), p),
-        r"Invalid updates: a tree .* \(expected the structure of the parameters given to init",
-    ),
-    "a leaf without gradient, no parameters": (
-        lambda name, p: make(name, weight_decay=0.0).update(without_bias(p), make(name).init(p)),
-        r"Invalid updates: a tree .* \(expected the structure of the parameters given to init",
-    ),
-    "a state of fewer parameters": (
-        lambda name, p: make(name).update(p, make(name).init(without_bias(p)), p),
-        r"Invalid state.velocity: a tree .* \(expected the structure of updates",
-    ),
-    "a leaf too few in params": (
-        lambda name, p: make(name).update(p, make(name).init(p), {"kernel": p["kernel"]}),
-        r"Invalid params: a tree .* \(expected the structure of updates",
-    ),
-    "a gradient of another shape": (
-        lambda name, p: make(name).update({**p, "bias": jnp.ones(3)}, make(name).init(p), p),
-        r"Invalid updates\['bias'\]: a gradient of shape \(3,\) \(expected the parameter's, \(16,\)\)",
-    ),
-    "an integer gradient": (
-        lambda name, p: make(name).update({**p, "bias": jnp.ones(16, int)}, make(name).init(p), p),
-        r"Invalid updates\['bias'\]: a gradient of dtype int64 \(expected a real floating-point dtype, "
-        "since the parameter's is float64\\)",
-    ),
-    "a complex gradient of a real parameter": (
-        lambda name, p: make(name).update({**p, "bias": 1j * p["bias"]}, make(name).init(p), p),
-        r"Invalid updates\['bias'\]: a gradient of dtype complex128 \(expected a real floating-point dtype",
-    ),
-    "an integer parameter": (
-        lambda name, p: make(name).init({**p, "bias": jnp.ones(16, int)}),
-        r"Invalid params\['bias'\]: dtype int64 \(expected a real or complex floating-point dtype\)",
-    ),
-    "a mask of strings": (
-        lambda name, p: make(name, mask="all").update(p, make(name).init(p), p),
-        r"Invalid mask\['bias'\]: 'all' \(expected True, False or a 0-d boolean array\)",
-    ),
-    "a schedule below 0": (
-        lambda name, p: make(name, learning_rate=lambda step: -0.1).update(p, make(name).init(p), p),
-        r"Invalid learning_rate: -0.1 \(expected a finite number >= 0\)",
-    ),
-    "a schedule of vectors": (
-        lambda name, p: make(name, learning_rate=lambda step: jnp.ones(1)).update(p, make(name).init(p), p),
-        r"Invalid learning_rate: .*\(expected a finite number >= 0, or a 0-d array",
-    ),
-}
-"""By what is wrong: the call, and the error, which names the argument and the leaf."""
-
-
-@each_transform
-@pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_named(name: str, wrong: str) -> None:
-    call, message = WRONG[wrong]
-    with pytest.raises((TypeError, ValueError), match=message):
-        call(name, tree(0))
-
-
 @each_transform
 def test_a_learning_rate_chained_behind_ascends(name: str) -> None:
     """No transformation sees what follows it, so this cannot be refused; the docstrings warn of it."""
@@ -315,8 +185,8 @@ def test_the_derivative_through_steps_is_that_of_the_steps(name: str) -> None:
         return optax.tree.norm(rows.plain(make(name), scaled, grads)[0], squared=True)
 
     h = 1e-4
-    assert np.isclose(jax.grad(loss)(1.0), (loss(1 + h) - loss(1 - h)) / (2 * h), rtol=1e-7)
-    assert np.isclose(jax.jvp(loss, (1.0,), (1.0,))[1], jax.grad(loss)(1.0), rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(loss)(1.0), (loss(1 + h) - loss(1 - h)) / (2 * h), rtol=1e-7)
+    np.testing.assert_allclose(jax.jvp(loss, (1.0,), (1.0,))[1], jax.grad(loss)(1.0), rtol=1e-12)
 
 
 @each_transform
@@ -332,7 +202,7 @@ def test_rounding_lets_derivatives_pass(name: str, dtype: str) -> None:
 
     for lr in (1e-5, 1e-2):  # below float16's normal numbers, and among them
         want = jax.grad(moved)(lr, "float32")
-        assert np.isclose(jax.grad(moved)(lr, dtype), want, rtol=0.01)
+        np.testing.assert_allclose(jax.grad(moved)(lr, dtype), want, rtol=0.01)
         assert want != 0.0
 
 
@@ -371,25 +241,13 @@ def test_conjugated_gradients_minimise_a_function_of_complex_parameters(name: st
     assert np.allclose(params, goal, atol=1e-3)
 
 
-@each_transform
-def test_split_real_and_imaginary_scales_the_parts_apart(name: str) -> None:
-    """As torch does; INNA, which is linear in the gradient, makes the same steps without."""
+@pytest.mark.parametrize(("name", "linear"), [("inna", True), ("innaprop", False)])
+def test_split_real_and_imaginary_scales_the_parts_apart(name: str, linear: bool) -> None:
+    """As torch does; an algorithm that is linear in the gradient makes the same steps without."""
     params, grads = tree(0, "complex128"), gradients(dtype="complex128")
     split, _ = rows.plain(optax.contrib.split_real_and_imaginary(make(name)), params, grads)
     plain, _ = rows.plain(make(name), params, grads)
-    assert (largest_difference(split, plain) <= ROUNDING) == (name == "inna")
-
-
-@each_transform
-def test_missing_parameters_are_named_where_they_are_needed(name: str) -> None:
-    params, grads = tree(0), gradients()
-    transform = make(name)
-    with pytest.raises(ValueError, match=r"Invalid params: None \(expected the current parameters"):
-        transform.update(grads[0], transform.init(params))
-    without = make(name, weight_decay=0.0)
-    alone, _ = without.update(grads[0], without.init(params))
-    given, _ = without.update(grads[0], without.init(params), params)
-    assert largest_difference(alone, given) == 0.0
+    assert (largest_difference(split, plain) <= ROUNDING) is linear
 
 
 @each_transform
@@ -412,54 +270,6 @@ def test_the_state_does_not_alias_the_parameters() -> None:
         assert not pointers & {x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)}
 
 
-@each_transform
-def test_the_mask_of_the_decay_may_be_a_function(name: str) -> None:
-    params, grads = tree(0), gradients()
-    by_rank = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
-    got, _ = rows.jitted(make(name, mask=by_rank), params, grads)
-    with_decay, _ = rows.plain(make(name), params, grads)
-    without, _ = rows.plain(make(name, weight_decay=0.0), params, grads)
-    assert largest_difference(got["kernel"], with_decay["kernel"]) <= ROUNDING
-    assert largest_difference(got["bias"], without["bias"]) <= ROUNDING
-    assert largest_difference(with_decay["bias"], without["bias"]) > 1e-3
-
-
 def test_every_public_transformation_is_tested_here() -> None:
     public = {name for name in inna_optax.__all__ if name.startswith("inna")}
     assert public == set(TRANSFORMS)
-
-
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_leads_1_and_1_plus_momentum_are_the_heavy_ball_and_nesterovs_of_sgd(nesterov: bool) -> None:
-    ours = inna_optax.inna(0.1, momentum=0.9, lead=None if nesterov else 1.0)
-    got, _ = rows.plain(ours, tree(0), gradients())
-    want, _ = rows.plain(optax.sgd(0.1, momentum=0.9, nesterov=nesterov), tree(0), gradients())
-    assert largest_difference(got, want) <= 1e-10
-
-
-@each_damped_transform
-def test_momentum_may_be_injected_and_scheduled(name: str) -> None:
-    def momentum(step: Any) -> Any:
-        return 0.9 - 0.01 * step
-
-    def lr(step: Any) -> Any:
-        return 0.01 * step  # 0 at first, where alpha would be infinite
-
-    make = TRANSFORMS[name]
-    got, state = rows.plain(optax.inject_hyperparams(make)(learning_rate=lr, momentum=momentum), tree(0), gradients())
-    params, own = tree(0), make(0.1, momentum=0.9).init(tree(0))
-    for k, g in enumerate(gradients()):
-        params, own = rows.one_step(make(0.01 * k, momentum=0.9 - 0.01 * k), params, own, g)
-    assert largest_difference(got, params) <= ROUNDING
-    assert set(state.hyperparams) >= {"momentum", "learning_rate"}
-
-
-@each_damped_transform
-def test_derivatives_by_momentum_pass_a_step_at_learning_rate_zero(name: str) -> None:
-    def loss(momentum: Any) -> Any:
-        transform = TRANSFORMS[name](lambda k: 0.1 * k, momentum=momentum)
-        params, _ = rows.plain(transform, {"x": jnp.ones(3)}, [{"x": jnp.full(3, 1.0 + k)} for k in range(4)])
-        return jnp.sum(params["x"] ** 2)
-
-    quotient = (loss(0.9 + 1e-6) - loss(0.9 - 1e-6)) / 2e-6
-    assert float(jax.grad(loss)(0.9)) == pytest.approx(float(quotient), rel=1e-6)

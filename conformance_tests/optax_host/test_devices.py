@@ -1,15 +1,14 @@
 """The optax transformations on eight devices that the host CPU stands for, in a process of its own."""
 
-import importlib.util
 from typing import Any
 
 import pytest
 
 from conformance_tests.backend_process import Worker
 from conformance_tests.matrix.table import ALGORITHMS
+from conformance_tests.packages import skip_without
 
-if importlib.util.find_spec("optax") is None:
-    pytest.skip("optax is not installed", allow_module_level=True)
+skip_without("optax")
 
 ENV = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
 ROUNDING = 1e-13
@@ -34,7 +33,7 @@ SHARDINGS: dict[str, tuple[bool, str, dict[str, Any]]] = {
 
 @each_transform
 @pytest.mark.parametrize("sharding", SHARDINGS)
-def test_named_sharding(name: str, sharding: str, eight: Worker) -> None:
+def test_states_are_sharded_as_parameters_are(name: str, sharding: str, eight: Worker) -> None:
     """The state lies where the parameters lie, and the trajectory is that of one device."""
     jit, axis_type, options = SHARDINGS[sharding]
     found = eight.call("conformance_tests.optax_host.device_scenarios:named_sharding", name, jit, axis_type, options)
@@ -45,12 +44,12 @@ def test_named_sharding(name: str, sharding: str, eight: Worker) -> None:
 
 
 @each_transform
-def test_shard_map(name: str, eight: Worker) -> None:
+def test_steps_inside_shard_map_are_those_of_one_device(name: str, eight: Worker) -> None:
     found = eight.call("conformance_tests.optax_host.device_scenarios:shard_map", name)
     assert found["devices"] == 8
     assert found["difference"] <= ROUNDING
 
 
 @each_transform
-def test_data_parallel(name: str, eight: Worker) -> None:
+def test_data_parallel_training_is_that_of_one_device(name: str, eight: Worker) -> None:
     assert eight.call("conformance_tests.optax_host.device_scenarios:data_parallel", name) <= ROUNDING

@@ -30,14 +30,16 @@ def module_of(host: str) -> str:
 
 def table(training: Training, workers: dict[str, Worker], folder: str) -> list[str]:
     """Return a table in Markdown: relative errors of runs saved by the row's host and ended by the column's."""
-    whole = workers["arrays"].call(f"{module_of('arrays')}:run", Leg(training, 0, END))
+    uninterrupted = workers["arrays"].call(f"{module_of('arrays')}:run", Leg(training, 0, END))
     lines = [f"| {training.algorithm}, from \\ to | {' | '.join(HOSTS)} |", "|---" * (len(HOSTS) + 1) + "|"]
     for source, (framework, _, _) in HOSTS.items():
         path = os.path.join(folder, f"{training.algorithm}-{source}.safetensors")
         workers[source].call(f"{module_of(source)}:run", Leg(training, 0, HALF, save=path))
         leg = Leg(training, HALF, END, load=path, source=framework)
         ends = [worker.call(f"{module_of(target)}:run", leg) for target, worker in workers.items()]
-        lines.append(f"| {source} | {' | '.join(f'{network.relative_error(end, whole):.1e}' for end in ends)} |")
+        lines.append(
+            f"| {source} | {' | '.join(f'{network.relative_error(end, uninterrupted):.1e}' for end in ends)} |"
+        )
     return lines
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from conformance_tests.distances import largest
+
 VOCABULARY, CHANNELS, WIDTH, LENGTH, BATCH = 7, 4, 3, 6, 8
 EPSILON = 1e-3
 """Of the normalization: Keras' default."""
@@ -124,7 +126,7 @@ def gradients(p: Arrays, tokens: np.ndarray, targets: np.ndarray) -> Arrays:
 def relative_error(got: Arrays, want: Arrays) -> float:
     """Return the largest difference of an array, relative to its largest element."""
     assert got.keys() == want.keys()
-    return max(float(np.max(np.abs(got[name] - x)) / np.max(np.abs(x))) for name, x in want.items())
+    return largest(float(np.max(np.abs(got[name] - x)) / np.max(np.abs(x))) for name, x in want.items())
 
 
 NAMING = {"torch": "torch", "optax": "flax", "keras": "keras", "arrays": "keras"}

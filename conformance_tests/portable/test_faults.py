@@ -1,6 +1,5 @@
 """Gradients that are not finite, changes between steps, step sizes that jump, counters at their end, many steps."""
 
-import copy
 import sys
 from typing import Any
 
@@ -36,39 +35,6 @@ def torch_step(p: Any, optimizer: Any, g: np.ndarray) -> None:
 
     p.grad = torch.from_numpy(g.copy())
     optimizer.step()
-
-
-@EACH
-@BAD
-def test_torch_takes_gradients_as_they_are(name: str, bad: float) -> None:
-    """As its own optimizers do: the element is lost, and no other one."""
-    p, optimizer = torch_run(name, foreach=False)
-    other, plain = torch_run(name, foreach=False)
-    torch_step(p, optimizer, np.asarray([bad, *gradient(0)[1:]]))
-    torch_step(other, plain, gradient(0))
-    assert not p[0].isfinite()
-    np.testing.assert_array_equal(p[1:].detach(), other[1:].detach())
-
-
-@EACH
-@BAD
-@pytest.mark.parametrize("fused", [False, True])
-def test_grad_scaler_skips_gradients_that_are_not_finite(name: str, bad: float, fused: bool) -> None:
-    p, optimizer = torch_run(name, fused=fused or None, foreach=None if fused else False)
-    import torch
-
-    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    for k, factor in enumerate((1.0, bad, 1.0)):
-        before = copy.deepcopy((p.detach(), optimizer.state_dict()["state"]))
-        p.grad = None
-        scaler.scale((p * torch.from_numpy(gradient(k) * factor)).sum()).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        skipped = not np.isfinite(factor)
-        assert torch.equal(p, before[0]) == skipped
-        if skipped:
-            torch.testing.assert_close(optimizer.state_dict()["state"], before[1], rtol=0, atol=0)
-    assert p.isfinite().all()
 
 
 # optax
@@ -166,17 +132,19 @@ def test_parameters_changed_between_steps_move_nothing_else(name: str) -> None:
     np.testing.assert_allclose(optimizer.state[p]["velocity"], v, rtol=1e-13)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_steps_beyond_what_a_counter_can_count_are_finite(dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "counted"), [("float32", 2**24), ("float64", 2**24 + 3)])
+def test_steps_beyond_what_a_counter_can_count_follow_the_equations(dtype: str, counted: int) -> None:
     """A counter in float32 stays at 2^24: the bias correction is 1 by then."""
     algorithm = inna_core.INNAprop()
     theta = np.ones(3, dtype)
     state = algorithm.init(theta)._replace(step=np.asarray(2.0**24, dtype), second_moment=np.ones(3, dtype))
-    delta = theta
-    for _ in range(3):
+    want, v, s = np.ones(3), np.zeros(3), np.ones(3)
+    for k in range(2**24, 2**24 + 3):
         delta, state = algorithm.update(theta, state, theta, 0.1)
-    assert np.isfinite(delta).all()
-    assert float(state.step) in (2.0**24, 2.0**24 + 3)
+        want, v, s = reference_step("INNAprop", theta.astype(float), want, v, s, k, 0.1, 0.0)
+        theta = theta + delta
+    assert float(state.step) == counted
+    np.testing.assert_allclose(theta, want, rtol=8 * np.finfo(dtype).eps)
 
 
 def test_dampings_may_change_in_the_middle_of_a_run() -> None:

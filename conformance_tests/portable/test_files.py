@@ -1,7 +1,6 @@
 """What a file keeps, and which files are refused."""
 
 import hashlib
-import json
 import os
 import pickle
 import re
@@ -71,6 +70,8 @@ def test_everything_else_comes_back() -> None:
         for name in ("framework", "algorithm", "step", "steps", "hyperparameters"):
             assert getattr(got, name) == getattr(state, name)
         assert got.parameters.keys() == state.parameters.keys()
+        for name, array in state.parameters.items():
+            np.testing.assert_array_equal(got.parameters[name], array)
     unknown = PortableState("torch", "INNA", None, {"w": {"velocity": np.zeros(1)}})
     assert decode(encode(unknown)).step is None
 
@@ -225,4 +226,3 @@ def test_numbers_are_kept_exactly() -> None:
     numbers = {"lr": 0.1, "eps": 5e-324, "beta": 1.7976931348623157e308}
     state = PortableState("arrays", "INNA", 1, {"w": {"velocity": np.zeros(1)}}, {}, {"w": numbers})
     assert decode(encode(state)).hyperparameters["w"] == numbers
-    assert json.loads(json.dumps(numbers)) == numbers

@@ -1,6 +1,5 @@
 """Which files an optimizer takes: names, shapes, dtypes, dampings, and layouts that must be stated."""
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -209,18 +208,14 @@ def keras_outputs(name: str, kernel: np.ndarray, inputs: np.ndarray) -> np.ndarr
 
 
 @pytest.mark.parametrize("row", ARGUMENTS)
-def test_layouts_are_those_of_the_layers(row: str, workers: Any) -> None:
+def test_layouts_are_those_of_the_layers(row: str, on_keras: Any) -> None:
     """A layer of Keras and one of torch with the kernel laid out for it make the same of the same inputs."""
-    for package in ("torch", "keras", "tensorflow"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    import torch
+    torch = pytest.importorskip("torch", reason="torch is not installed")
 
     shape, input_shape, keras_name, torch_name = ARGUMENTS[row]
     kernel, inputs = (RNG.standard_normal(x).astype(np.float32) for x in (shape, input_shape))
     kind = row.split()[0]
-    worker = workers({"KERAS_BACKEND": "tensorflow"})
-    want = worker.call(f"{__name__}:keras_outputs", keras_name, kernel, inputs)
+    want = on_keras("tensorflow", "portable.test_fitting:keras_outputs", keras_name, kernel, inputs)
     own = laid_out(kernel, kind, (), "keras", "torch")
     groups = {"groups": input_shape[-1]} if kind == "depthwise" else {}
     moved = torch.from_numpy(np.ascontiguousarray(np.moveaxis(inputs, -1, 1)))

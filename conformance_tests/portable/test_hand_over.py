@@ -1,7 +1,6 @@
 """Runs that stop in one framework and go on in another end where they would have ended without."""
 
 import importlib
-import importlib.util
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
+from conformance_tests.packages import skip_without
 from conformance_tests.portable import network
 from conformance_tests.portable.hand_over import END, HALF, HOSTS, module_of
 from conformance_tests.portable.network import TRAININGS, Arrays, Leg
@@ -35,9 +35,7 @@ def run(workers: Any) -> Any:
 
     def run(host: str, leg: Leg) -> Arrays:
         _, packages, env = HOSTS[host]
-        for package in packages:
-            if importlib.util.find_spec(package) is None:
-                pytest.skip(f"{package} is not installed")
+        skip_without(*packages)
         module = module_of(host)
         return workers(env).call(f"{module}:run", leg) if env else importlib.import_module(module).run(leg)
 
@@ -90,7 +88,9 @@ def test_a_run_goes_through_keras_torch_and_optax(
 
 
 @pytest.mark.parametrize("algorithm", TRAININGS)
-def test_the_comparison_notices_a_lost_state(algorithm: str, uninterrupted: dict[str, Arrays]) -> None:
+def test_the_comparison_notices_a_billionth_of_the_learning_rate(
+    algorithm: str, uninterrupted: dict[str, Arrays]
+) -> None:
     """A relative change of lr by 1e-9 is already too much."""
     from conformance_tests.portable import arrays_host
 

@@ -48,13 +48,13 @@ def test_two_processes_that_save_to_one_path_leave_one_complete_state(tmp_path: 
     path = tmp_path / "state"
     portable.save(path, state_of(0))
     processes = [start("save_many", path, first, 40) for first in (1000, 2000)]
-    seen = set()
+    steps_read = set()
     while any(process.poll() is None for process in processes):
-        seen.add(complete_step(str(path)))
+        steps_read.add(complete_step(str(path)))
     for process in processes:
         result(process)
     assert complete_step(str(path)) in (1039, 2039)
-    assert len(seen) > 2
+    assert len(steps_read) > 2
     assert os.listdir(tmp_path) == ["state"]
 
 

@@ -1,6 +1,5 @@
 """`inna_keras.save_state` and `load_state`, on each backend in a process of its own."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,11 @@ from conformance_tests.tiers import nightly_but
 
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
-if importlib.util.find_spec("keras") is None:
-    pytest.skip("Keras is not installed", allow_module_level=True)
 
 
 @pytest.fixture(params=nightly_but(["tensorflow"], ["tensorflow", "torch", "jax"]))
-def call(request: pytest.FixtureRequest, workers: Any) -> Any:
-    if importlib.util.find_spec(request.param) is None:
-        pytest.skip(f"{request.param} is not installed")
-    worker = workers({"KERAS_BACKEND": request.param})
-    return lambda name, *rest: worker.call(f"conformance_tests.portable.keras_scenarios:{name}", *map(str, rest))
+def call(request: pytest.FixtureRequest, on_keras: Any) -> Any:
+    return lambda name, *rest: on_keras(request.param, f"portable.keras_scenarios:{name}", *map(str, rest))
 
 
 @pytest.mark.parametrize(

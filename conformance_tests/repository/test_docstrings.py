@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from conformance_tests.packages import skip_without
+
 BACKENDS = ("torch", "tensorflow", "jax")
 """Of Keras; examples run on all but the first nightly."""
 
@@ -91,10 +93,10 @@ def run_examples(name: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("name", "needed", "env"), modules())
-def test_examples(name: str, needed: tuple[str, ...], env: dict[str, str], workers: Callable[..., Any]) -> None:
-    for package in (*needed, *env.values()):
-        if find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+def test_examples_of_docstrings_run(
+    name: str, needed: tuple[str, ...], env: dict[str, str], workers: Callable[..., Any]
+) -> None:
+    skip_without(*needed, *env.values())
     function = f"{__name__}:run_examples"
     failed, attempted = workers(env).call(function, name) if env else run_examples(name)
     assert failed == 0

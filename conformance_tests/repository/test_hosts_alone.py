@@ -3,7 +3,6 @@
 What is hidden is as good as absent to whoever looks for it. `nox -s isolated` has environments in which it is absent.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from conformance_tests.matrix.cases import random_arrays
 from conformance_tests.matrix.hosts import Host
 from conformance_tests.matrix.rows import FULLEST
 from conformance_tests.matrix.table import HOSTS
+from conformance_tests.packages import skip_without
 from conformance_tests.repository import readme
 from conformance_tests.tiers import nightly_but
 
@@ -73,9 +73,7 @@ def run_alone(name: str, path: str) -> None:
 
 @pytest.mark.parametrize("name", nightly_but(ALONE.keys() - {"keras-tensorflow", "keras-jax"}, ALONE))
 def test_a_host_works_without_the_others(name: str, tmp_path: object) -> None:
-    for package in ALONE[name] | ({"scipy"} & {name}):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+    skip_without(*ALONE[name], *({"scipy"} & {name}))
     host = row_of(name)
     code = f"from {__name__} import run_alone; run_alone({name!r}, {str(tmp_path) + '/saved'!r})"
     paths = os.pathsep.join(path for path in sys.path if path)

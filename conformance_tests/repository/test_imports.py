@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import inna_core
+from conformance_tests.packages import skip_without
 from conformance_tests.tiers import nightly_but
 
 FRAMEWORKS = {
@@ -59,8 +60,8 @@ def loaded(first: str, then: str, env: dict[str, str]) -> tuple[set[str], set[st
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=True
     )
-    before, after = done.stdout.splitlines()[-2:]
-    return FRAMEWORKS & set(before.split()), FRAMEWORKS & set(after.split())
+    first_modules, all_modules = (set(line.split()) for line in done.stdout.splitlines()[-2:])
+    return FRAMEWORKS & first_modules, FRAMEWORKS & all_modules
 
 
 ONE_BACKEND = ("inna_core", "inna_scipy", "inna_torch", "inna_optax", "inna_keras on jax")
@@ -69,9 +70,7 @@ ONE_BACKEND = ("inna_core", "inna_scipy", "inna_torch", "inna_optax", "inna_kera
 @pytest.mark.parametrize("row", nightly_but(ONE_BACKEND, ALLOWED))
 def test_import_loads_no_other_framework(row: str) -> None:
     packages, allowed, env = ALLOWED[row]
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+    skip_without(*packages)
     # what the host itself pulls in (TensorFlow loads its own keras, say) is not ours to answer for
     by_the_host, ours = loaded(packages[0] if packages else "sys", row.split()[0], env)
     assert ours <= allowed | by_the_host

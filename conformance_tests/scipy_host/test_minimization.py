@@ -114,19 +114,19 @@ def test_a_separable_function_has_its_minimum_at_the_nearest_point_of_the_box(co
 @pytest.mark.parametrize("jac", [rosen_der, None], ids=["jac", "differences"])
 def test_bounded_rosenbrock_never_leaves_the_box(jac: Any) -> None:
     """Nor do the probes for the first learning rate and the points of differences."""
-    bounds, seen = [(-1.5, 0.8), (None, 0.5)], []
+    bounds, points = [(-1.5, 0.8), (None, 0.5)], []
 
     def fun(x: np.ndarray) -> float:
-        seen.append(x)
+        points.append(x)
         return rosen(x)
 
     def watched(x: np.ndarray) -> Any:
-        seen.append(x)
+        points.append(x)
         return jac(x)
 
     found = minimize(fun, [-1.2, 0.5], jac=None if jac is None else watched, method=inna, bounds=bounds, tol=1e-6)
     assert found.success
-    assert all(-1.5 <= x[0] <= 0.8 and x[1] <= 0.5 for x in seen)
+    assert all(-1.5 <= x[0] <= 0.8 and x[1] <= 0.5 for x in points)
     want = minimize(rosen, [0.6, 0.4], jac=rosen_der, method="L-BFGS-B", bounds=bounds, options={"ftol": 0})
     np.testing.assert_allclose(found.x, want.x, atol=1e-5)
     assert found.x[1] == 0.5

@@ -17,7 +17,7 @@ X0 = [-1.2, 1.0]
 
 
 def solve(fun: Any = rosen, x0: Any = X0, jac: Any = rosen_der, **given: Any) -> Any:
-    """Minimize with few iterations, unless told otherwise."""
+    """Minimize with few iterations, unless `options` has maxiter."""
     return minimize(fun, x0, jac=jac, method=inna, **{**given, "options": {"maxiter": 5, **given.get("options", {})}})
 
 
@@ -74,10 +74,10 @@ def test_further_arguments_reach_function_and_gradient() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"lr": 1e-4}], ids=["controlled", "fixed lr"])
 def test_both_forms_of_callbacks_see_each_iterate(options: dict[str, Any]) -> None:
-    seen, results = [], []
+    iterates, results = [], []
 
     def of_x(xk: np.ndarray) -> None:
-        seen.append(xk.copy())
+        iterates.append(xk.copy())
         xk[:] = np.nan  # it is a copy
 
     def of_result(intermediate_result: Any) -> None:
@@ -85,7 +85,7 @@ def test_both_forms_of_callbacks_see_each_iterate(options: dict[str, Any]) -> No
 
     options = {**options, "return_all": True}
     first, second = (solve(callback=callback, options=options) for callback in (of_x, of_result))
-    np.testing.assert_array_equal(seen, first.allvecs[1:])
+    np.testing.assert_array_equal(iterates, first.allvecs[1:])
     np.testing.assert_array_equal([r.x for r in results], second.allvecs[1:])
     assert [r.fun for r in results] == [rosen(r.x) for r in results]
 

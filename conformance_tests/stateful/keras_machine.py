@@ -112,7 +112,7 @@ class Machine(RuleBasedStateMachine):
         for i, (v, record) in enumerate(zip(self.model.trainable_variables, self.records, strict=True)):
             v.assign(v * 0.5)
             if record.dtype in ("bfloat16", "float16"):
-                record.theta, record.error = as_float64(v) + self.owed(i), 0.0
+                record.theta, record.error = as_float64(v) + self.compensation(i), 0.0
             else:
                 record.theta = 0.5 * record.theta
 
@@ -147,24 +147,19 @@ class Machine(RuleBasedStateMachine):
         inna_keras.load_state(os.path.join(self.folder.name, "state"), self.model)
         self.records = copy.deepcopy(self.saved)
 
-    def owed(self, i: int) -> Any:
-        compensation = self.optimizer._compensations[i]
-        return 0.0 if compensation is None else as_float64(compensation)
+    def compensation(self, i: int) -> Any:
+        variable = self.optimizer._compensations[i]
+        return 0.0 if variable is None else as_float64(variable)
 
     @invariant()
     def all_is_as_in_the_model(self) -> None:
         for i, record in enumerate(getattr(self, "records", [])):
             slots = {name: as_float64(variables[i]) for name, variables in self.optimizer._slots.items()}
-            record.check(as_float64(self.model.trainable_variables[i]) + self.owed(i), slots)
+            record.check(as_float64(self.model.trainable_variables[i]) + self.compensation(i), slots)
             assert int(as_float64(self.optimizer.iterations)) == record.k
 
 
-class INNAMachine(Machine):
-    algorithm = "INNA"
-
-
-class INNApropMachine(Machine):
-    algorithm = "INNAprop"
+MACHINES = {name: type(f"{name}Machine", (Machine,), {"algorithm": name}) for name in DAMPINGS}
 
 
 def run(name: str, examples: int, steps: int) -> dict[str, int]:
@@ -173,9 +168,7 @@ def run(name: str, examples: int, steps: int) -> dict[str, int]:
     before = keras.config.floatx()
     keras.config.set_floatx("float64")  # that of the learning rate
     try:
-        run_state_machine_as_test(
-            {"INNA": INNAMachine, "INNAprop": INNApropMachine}[name], settings=settings(examples, steps)
-        )
+        run_state_machine_as_test(MACHINES[name], settings=settings(examples, steps))
     finally:
         keras.config.set_floatx(before)
     return dict(OPERATIONS)

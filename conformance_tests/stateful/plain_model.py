@@ -32,7 +32,7 @@ class Record:
 
     Attributes:
         dtype: of the host's parameter.
-        theta: the parameter, with what is still owed to it where its sum is compensated.
+        theta: the parameter, plus its compensation where it has one.
         v, s: velocity and second moment.
         k: number of steps made.
         error, state_error: what rounding may have added up to, in theta and in the state.
@@ -72,7 +72,7 @@ class Record:
         eps = EPS[STATE_DTYPE.get(self.dtype, self.dtype)]
         self.error += 32 * eps * largest + gamma * self.state_error
         self.state_error += 32 * eps * self.size(self.v, self.s, q)
-        if self.dtype in STATE_DTYPE:  # what is owed is rounded too
+        if self.dtype in STATE_DTYPE:  # compensations are rounded too
             self.error += EPS[self.dtype] ** 2 * largest + 2.0**-24
         self.theta = self.theta - lr * decay * self.theta + gamma * (self.v - beta * q)
         self.v = friction * self.v - gamma * (1 - alpha_beta) * q
@@ -82,7 +82,7 @@ class Record:
         return max((float(np.max(np.abs(x), initial=0.0)) for x in arrays), default=0.0)
 
     def check(self, theta: np.ndarray, state: dict[str, np.ndarray] | None) -> None:
-        """Compare with the host's parameter (and what is owed to it) and, where it is given, its state."""
+        """Compare with the host's parameter (plus its compensation) and, where it is given, its state."""
         assert theta.shape == self.theta.shape
         assert self.size(theta - self.theta) <= self.error, (theta, self.theta, self.error)
         if state is not None:

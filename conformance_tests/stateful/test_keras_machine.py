@@ -1,6 +1,5 @@
 """The Keras optimizers under random orders of operations, on each backend in a process of its own."""
 
-import importlib.util
 from itertools import product
 from typing import Any
 
@@ -9,8 +8,6 @@ import pytest
 pytest.importorskip("hypothesis", reason="hypothesis is not installed")
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
-if importlib.util.find_spec("keras") is None:
-    pytest.skip("Keras is not installed", allow_module_level=True)
 
 ROWS = [
     ("torch", "INNAprop", 12, 12),
@@ -23,11 +20,8 @@ ROWS = [
 
 @pytest.mark.parametrize(("backend", "name", "examples", "steps"), ROWS)
 def test_any_order_of_operations_gives_what_the_equations_say(
-    backend: str, name: str, examples: int, steps: int, workers: Any
+    backend: str, name: str, examples: int, steps: int, on_keras: Any
 ) -> None:
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    worker = workers({"KERAS_BACKEND": backend})
-    operations = worker.call("conformance_tests.stateful.keras_machine:run", name, examples, steps)
+    operations = on_keras(backend, "stateful.keras_machine:run", name, examples, steps)
     print(f"{sum(operations.values())} operations: {operations}")
     assert operations["step"] > examples / 2

@@ -110,7 +110,7 @@ class Machine(RuleBasedStateMachine):
         self.params = jax.tree.map(lambda p: p * 0.5, self.params)
         for name, record in self.records.items():
             if record.dtype in ("bfloat16", "float16"):
-                record.theta, record.error = as_float64(self.params[name]) + self.owed(name), 0.0
+                record.theta, record.error = as_float64(self.params[name]) + self.compensation(name), 0.0
             else:
                 record.theta = 0.5 * record.theta
 
@@ -140,9 +140,9 @@ class Machine(RuleBasedStateMachine):
         self.state, self.params = inna_optax.load_state(os.path.join(self.folder.name, "state"), template, self.params)
         self.step_number, self.records = copy.deepcopy(self.saved)
 
-    def owed(self, name: str) -> Any:
-        owed = None if self.state.compensation is None else self.state.compensation[name]
-        return 0.0 if owed is None else as_float64(owed)
+    def compensation(self, name: str) -> Any:
+        compensations = self.state.compensation or {}
+        return 0.0 if compensations.get(name) is None else as_float64(compensations[name])
 
     @invariant()
     def all_is_as_in_the_model(self) -> None:
@@ -152,19 +152,11 @@ class Machine(RuleBasedStateMachine):
                 for slot in ("velocity", "second_moment")
                 if hasattr(self.state, slot)
             }
-            record.check(as_float64(self.params[name]) + self.owed(name), slots)
+            record.check(as_float64(self.params[name]) + self.compensation(name), slots)
             assert int(self.state.step) == record.k == self.step_number
 
 
-class INNAMachine(Machine):
-    algorithm = "INNA"
-
-
-class INNApropMachine(Machine):
-    algorithm = "INNAprop"
-
-
-MACHINES = {"INNA": INNAMachine, "INNAprop": INNApropMachine}
+MACHINES = {name: type(f"{name}Machine", (Machine,), {"algorithm": name}) for name in DAMPINGS}
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ class Machine(RuleBasedStateMachine):
             state = self.optimizer.state.get(p, {})
             arrays = {name: as_float64(x) for name, x in state.items()}
             if arrays:
-                record.check(as_float64(p) + self.owed(p), arrays)
+                record.check(as_float64(p) + self.compensation(p), arrays)
                 assert record.k == arrays.get("step", record.k)
 
     @rule(which=st.integers(0, 5), how=st.sampled_from(["in place", "replaced", "plain dict"]))
@@ -216,7 +216,7 @@ class Machine(RuleBasedStateMachine):
         with torch.no_grad():
             p.mul_(0.5)
         if record.dtype in ("bfloat16", "float16"):  # halving may round a subnormal number
-            record.theta, record.error = as_float64(p) + self.owed(p), 0.0
+            record.theta, record.error = as_float64(p) + self.compensation(p), 0.0
         else:
             record.theta = 0.5 * record.theta
 
@@ -238,11 +238,11 @@ class Machine(RuleBasedStateMachine):
     def copy_all(self, how: str) -> None:
         """Go on with a copy; the saved file, if any, is still that of these parameters."""
         OPERATIONS[how] += 1
-        whole = self.params, self.optimizer
+        pair = self.params, self.optimizer
         if how == "deepcopy":
-            self.params, self.optimizer = copy.deepcopy(whole)
+            self.params, self.optimizer = copy.deepcopy(pair)
         else:
-            self.params, self.optimizer = pickle.loads(pickle.dumps(whole))
+            self.params, self.optimizer = pickle.loads(pickle.dumps(pair))
 
     @rule()
     def save(self) -> None:
@@ -274,23 +274,15 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def parameters_are_those_of_the_model(self) -> None:
         for p, record in zip(getattr(self, "params", []), getattr(self, "records", []), strict=True):
-            record.check(as_float64(p) + self.owed(p), None)
+            record.check(as_float64(p) + self.compensation(p), None)
 
-    def owed(self, p: Any) -> Any:
+    def compensation(self, p: Any) -> Any:
         """Return a parameter's compensation, without a look at its velocity."""
         state = self.optimizer.state.get(p, {})
         return as_float64(state["compensation"]) if "compensation" in state else 0.0
 
 
-class INNAMachine(Machine):
-    algorithm = "INNA"
-
-
-class INNApropMachine(Machine):
-    algorithm = "INNAprop"
-
-
-MACHINES = {"INNA": INNAMachine, "INNAprop": INNApropMachine}
+MACHINES = {name: type(f"{name}Machine", (Machine,), {"algorithm": name}) for name in DAMPINGS}
 
 
 @pytest.mark.parametrize("name", MACHINES)

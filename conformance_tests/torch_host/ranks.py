@@ -136,8 +136,8 @@ def portable(rank: int, world: int, name: str, folder: str) -> list[torch.Tensor
     model = sharded_model(world)
     instance = optimizer(model.parameters(), **options)
     train(model, instance, range(STEPS // 2), rank, world)
-    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    parameters, state = get_state_dict(model, instance, options=whole)
+    gathered = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    parameters, state = get_state_dict(model, instance, options=gathered)
     path = f"{folder}/state.safetensors"
     if rank == 0:
         copy = network()

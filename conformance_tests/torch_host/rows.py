@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import inna_torch  # noqa: E402
+from conformance_tests.distances import largest  # noqa: E402
 from conformance_tests.matrix.hosts import no_compiler  # noqa: E402
 
 SHAPES = ((), (7,), (3, 4), (2, 3, 4, 5), (0, 5))
@@ -40,8 +41,9 @@ def set_gradients(params: list[Any], seed: int) -> None:
 
 
 def difference(a: list[Any], b: list[Any]) -> float:
-    return max((float((x - y).detach().abs().max()) for x, y in zip(a, b, strict=True) if x.numel()), default=0.0)
+    return largest(float((x - y).detach().abs().max()) for x, y in zip(a, b, strict=True) if x.numel())
 
 
-def counted_calls() -> Any:
-    return mock.patch.object(torch, "_fused_sgd_", wraps=torch._fused_sgd_)
+def counted_calls(kernel: str = "_fused_sgd_") -> Any:
+    """Return a context in which calls of a kernel of torch are counted, and made."""
+    return mock.patch.object(torch, kernel, wraps=getattr(torch, kernel))

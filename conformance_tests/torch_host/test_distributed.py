@@ -10,7 +10,7 @@ if not (torch.distributed.is_available() and torch.distributed.is_gloo_available
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
 from conformance_tests.torch_host import ranks as torch_ranks  # noqa: E402
-from conformance_tests.torch_host.rows import COMPILES  # noqa: E402
+from conformance_tests.torch_host.rows import COMPILES, difference  # noqa: E402
 
 pytestmark = pytest.mark.nightly  # processes take seconds to start
 EACH = pytest.mark.parametrize(
@@ -31,10 +31,9 @@ def run(world: int, task: str, name: str, tmp_path: Path, scratch: Path) -> list
 
 def assert_like_alone(ranks: list[list[Any]], name: str, steps: int = torch_ranks.STEPS) -> None:
     want = torch_ranks.alone(name, steps)
-    moved = max((a - b).abs().max().item() for a, b in zip(want, torch_ranks.network().parameters(), strict=True))
-    assert moved > 1e-3
+    assert difference(want, list(torch_ranks.network().parameters())) > 1e-3
     for params in ranks:
-        assert max((a - b).abs().max().item() for a, b in zip(params, want, strict=True)) < 1e-12
+        assert difference(params, want) < 1e-12
 
 
 @pytest.mark.parametrize("task", ["ddp", "zero", "fsdp2"])

@@ -83,15 +83,15 @@ def test_lightning_with_a_resumed_checkpoint(name: str, tmp_path: Any) -> None:
             return optimizer(self.parameters(), **options)
 
     quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    half = Module()
+    first_half = Module()
     trainer = lightning.Trainer(max_epochs=2, enable_checkpointing=False, **quiet)
-    trainer.fit(half, batches())
+    trainer.fit(first_half, batches())
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    whole = Module()
+    resumed = Module()
     trainer = lightning.Trainer(max_epochs=4, enable_checkpointing=False, **quiet)
-    trainer.fit(whole, batches(), ckpt_path=str(tmp_path / "half.ckpt"))
-    assert_same(half.network, by_hand(name, 2))
-    assert_same(whole.network, by_hand(name, 4))
+    trainer.fit(resumed, batches(), ckpt_path=str(tmp_path / "half.ckpt"))
+    assert_same(first_half.network, by_hand(name, 2))
+    assert_same(resumed.network, by_hand(name, 4))
 
 
 @pytest.mark.parametrize("how", ["optimizer_cls_and_kwargs", "optimizers"])

@@ -77,9 +77,19 @@ def test_betas_are_momentum_and_sigma() -> None:
     optimizer = inna_torch.INNAprop(groups, 3e-3, betas=(0.9, 0.99))
     assert [(g["momentum"], g["sigma"]) for g in optimizer.param_groups] == [(0.8, 0.95), (0.9, 0.99)]
     assert not any("betas" in group for group in optimizer.param_groups)
-    for bad, error in ({"betas": (0.9,)}, TypeError), ({"betas": (0.9, 0.99), "momentum": 0.9}, ValueError):
-        with pytest.raises(error, match="Invalid betas: "):
-            inna_torch.INNAprop(parameters(), **bad)
+
+
+BAD_BETAS: list[tuple[dict[str, Any], type[Exception]]] = [
+    ({"betas": (0.9,)}, TypeError),
+    ({"betas": (0.9, 0.99), "momentum": 0.9}, ValueError),
+    ({"betas": (0.9, 0.99), "sigma": 0.5}, ValueError),
+]
+
+
+@pytest.mark.parametrize(("bad", "error"), BAD_BETAS)
+def test_betas_of_one_number_or_beside_what_they_set_are_refused(bad: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match="Invalid betas: "):
+        inna_torch.INNAprop(parameters(), **bad)
 
 
 def test_inna_refuses_betas() -> None:
@@ -93,18 +103,23 @@ def test_inna_refuses_betas() -> None:
 @each_optimizer
 @pytest.mark.parametrize("scheduler", ["OneCycleLR", "CyclicLR"])
 def test_schedulers_cycle_the_momentum(optimizer: Any, scheduler: str) -> None:
-    params = parameters()
-    own = optimizer(params, 0.01, momentum=0.9)
+    """And the steps are those of an optimizer that is given the same numbers by hand, on the plain path."""
+    ours, plain = parameters(), parameters()
+    a, b = optimizer(ours, 0.01, momentum=0.9), optimizer(plain, 0.01, momentum=0.9, foreach=False)
     numbers = {"OneCycleLR": {"max_lr": 0.1, "total_steps": 20}, "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1}}
-    schedule: Any = getattr(torch.optim.lr_scheduler, scheduler)(own, **numbers[scheduler])
-    found = set()
-    for k in range(20):
-        set_gradients(params, k)
-        own.step()
-        found.add(own.param_groups[0]["momentum"])
-        schedule.step() if k < 19 else None
-    assert len(found) > 10
-    assert all(torch.isfinite(p).all() for p in params)
+    schedule: Any = getattr(torch.optim.lr_scheduler, scheduler)(a, **numbers[scheduler])
+    momenta = set()
+    for k in range(19):
+        set_gradients(ours, k)
+        set_gradients(plain, k)
+        lr, momentum = (float(a.param_groups[0][name]) for name in ("lr", "momentum"))
+        b.param_groups[0].update(lr=lr, momentum=momentum)
+        a.step()
+        b.step()
+        momenta.add(momentum)
+        schedule.step()
+        assert difference(ours, plain) <= 1e-12
+    assert len(momenta) > 10
 
 
 @each_optimizer
@@ -165,11 +180,6 @@ def test_derivatives_pass_a_step_at_lr_zero(optimizer: Any) -> None:
     with torch.no_grad():
         quotient = (loss(peak + 1e-6) - loss(peak - 1e-6)) / 2e-6
     assert abs(float(found - quotient)) <= 1e-6 * max(1.0, abs(float(quotient)))
-
-
-def test_betas_beside_sigma_are_refused() -> None:
-    with pytest.raises(ValueError, match="Invalid betas: "):
-        inna_torch.INNAprop(parameters(), betas=(0.9, 0.99), sigma=0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -3,7 +3,6 @@
 import warnings
 from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -74,7 +73,7 @@ def test_innaprop_takes_the_adamw_kernel_where_it_is_accurate(row: str) -> None:
     params = parameters(dtype)
     optimizer = inna_torch.INNAprop(params, **flags)
     set_gradients(params, 1)
-    with mock.patch.object(torch, "_fused_adamw_", wraps=torch._fused_adamw_) as kernel:
+    with counted_calls("_fused_adamw_") as kernel:
         optimizer.step()
     assert (kernel.call_count > 0) is expected
 
@@ -284,20 +283,3 @@ def test_gradients_with_a_graph_reuse_compiled_code() -> None:
         (p.grad,) = torch.autograd.grad((p**3).sum(), [p], create_graph=create_graph)
         instance.step()
     assert compilations() == 1
-
-
-@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
-@pytest.mark.parametrize(("optimizer", "flags"), ROWS)
-def test_a_gradient_that_is_not_finite_spoils_its_own_element_only(
-    optimizer: Any, flags: dict[str, Any], bad: float
-) -> None:
-    """It ruins its own element alone, and nobody writes to it."""
-    params = parameters(torch.float32, ((40,), (3, 3), (70_000,)))
-    instance = optimizer(params, lr=0.01, **flags)
-    set_gradients(params, 0)
-    params[0].grad[7] = params[2].grad[69_999] = bad
-    kept = [p.grad.clone() for p in params]
-    instance.step()
-    for p, g in zip(params, kept, strict=True):
-        assert torch.equal(torch.nan_to_num(p.grad, nan=1e9), torch.nan_to_num(g, nan=1e9))
-        assert torch.equal(p.isfinite(), g.isfinite())

@@ -42,15 +42,3 @@ def test_published_decay_of_inna_takes_the_sgd_kernel() -> None:
         with counted_calls() as kernel:
             optimizer.step()
         assert kernel.call_count == 2  # of decay and of the step
-
-
-def test_published_decay_of_inna_differs_from_the_decoupled_one() -> None:
-    found = []
-    for published in (False, True):
-        params = parameters(torch.float64)
-        optimizer = inna_torch.INNA(params, lr=0.05, weight_decay=0.1, published_decay=published)
-        for k in range(3):
-            set_gradients(params, k)
-            optimizer.step()
-        found.append(params)
-    assert difference(*found) > 1e-4

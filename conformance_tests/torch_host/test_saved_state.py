@@ -162,13 +162,14 @@ def test_missing_gradients_and_a_schedule_need_one_kernel_call() -> None:
 # Counters
 
 
-def test_steps_stored_as_numbers_are_loaded() -> None:
-    """As old checkpoints of torch's optimizers have them."""
+@pytest.mark.parametrize("stored", [int, float, lambda step: torch.tensor(int(step))], ids=["int", "float", "tensor"])
+def test_steps_stored_as_numbers_are_loaded(stored: Callable[[Any], Any]) -> None:
+    """As old checkpoints of torch's optimizers have them, and in a tensor of integers."""
     ours, a = stepped(inna_torch.INNAprop)
     plain, b = stepped(inna_torch.INNAprop)
     saved = copy.deepcopy(a.state_dict())
-    for k, state in enumerate(saved["state"].values()):
-        state["step"] = int(state["step"]) if k % 2 else float(state["step"])
+    for state in saved["state"].values():
+        state["step"] = stored(state["step"])
     a.load_state_dict(saved)
     for params, instance in ((ours, a), (plain, b)):
         set_gradients(params, 2)
@@ -248,11 +249,11 @@ def test_load_state_dict_pre_hooks_change_what_is_loaded(optimizer: Any, dtype: 
 def test_state_dict_hooks_see_plain_dicts_with_true_velocities(optimizer: Any) -> None:
     params, instance = stepped(optimizer)
     _, plain = stepped(optimizer, foreach=False)
-    seen: list[Any] = []
-    instance.register_state_dict_post_hook(lambda _, saved: seen.append(saved["state"][2]))
+    states: list[Any] = []
+    instance.register_state_dict_post_hook(lambda _, saved: states.append(saved["state"][2]))
     instance.state_dict()
-    assert type(seen[0]) is dict
-    assert difference([seen[0]["velocity"]], [list(plain.state.values())[2]["velocity"]]) < 1e-14
+    assert type(states[0]) is dict
+    assert difference([states[0]["velocity"]], [list(plain.state.values())[2]["velocity"]]) < 1e-14
     assert params[2] in instance.state
 
 

@@ -60,19 +60,6 @@ def test_innas_state_may_hold_a_foreign_step(value: Any) -> None:
     assert float(a.state[ours[1]]["step"]) == 7.0
 
 
-def test_a_step_stored_as_an_integer_tensor_loads() -> None:
-    params = parameters()
-    optimizer = inna_torch.INNAprop(params)
-    set_gradients(params, 0)
-    optimizer.step()
-    saved = optimizer.state_dict()
-    for entry in saved["state"].values():
-        entry["step"] = torch.tensor(3)
-    optimizer.load_state_dict(saved)
-    optimizer.step()
-    assert {float(optimizer.state[p]["step"]) for p in params} == {4.0}
-
-
 @pytest.mark.parametrize(
     ("step", "message"),
     [
@@ -189,6 +176,27 @@ def test_conjugated_and_negated_gradients_can_be_traced(optimizer: Any) -> None:
         step()
         b.step()
     assert difference(ours, plain) < 1e-6
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@pytest.mark.parametrize(("optimizer", "flags"), ROWS)
+def test_a_gradient_that_is_not_finite_spoils_its_own_element_only(
+    optimizer: Any, flags: dict[str, Any], bad: float
+) -> None:
+    """All other elements move as they do without it, and gradients are left alone."""
+    ours, plain = (parameters(torch.float32, ((40,), (3, 3), (70_000,))) for _ in range(2))
+    a, b = (optimizer(params, lr=0.01, **flags) for params in (ours, plain))
+    for k in range(3):
+        set_gradients(ours, k)
+        set_gradients(plain, k)
+        ours[0].grad[7] = ours[2].grad[69_999] = bad
+        grads = [p.grad.clone() for p in ours]
+        a.step()
+        b.step()
+        for p, q, g in zip(ours, plain, grads, strict=True):
+            torch.testing.assert_close(p.grad, g, rtol=0, atol=0, equal_nan=True)
+            assert torch.equal(p.isfinite(), g.isfinite())
+            assert torch.equal(p[g.isfinite()], q[g.isfinite()])
 
 
 VIEWS: dict[str, Callable[[], Any]] = {

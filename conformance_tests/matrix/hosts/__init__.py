@@ -21,7 +21,7 @@ class Host:
         packages: import names that must be installed.
         options: further arguments of ``open_run``.
         env: environment variables; a row with some runs in a process of its own.
-        dtypes: parameter dtypes in which one step is held against the oracle.
+        dtypes: parameter dtypes in which one step is compared with the oracle.
         state_dtypes: dtype of the state where it is not the parameter's.
         traces_hyper: whether hyperparameters are arrays, and so rounded to the dtype of the state.
         pure: whether a step returns new arrays and leaves the old ones alone.

@@ -42,9 +42,9 @@ class OptaxRun:
         self.params = [self._make(p) for p in params]
         self.state = self.transform.init(self.params)
         self._update = jax.jit(self._one_step) if jit else self._one_step
-        owed = self._inner(self.state).compensation is not None
+        compensated = self._inner(self.state).compensation is not None
         names = [n for n in getattr(inna_core, setup.algorithm).state_type._fields if n != "step"]
-        self.names = [*names, "compensation"] if owed else names
+        self.names = [*names, "compensation"] if compensated else names
         self._before: tuple[Any, Any] | None = None
 
     def _schedule(self) -> Any:
@@ -55,7 +55,7 @@ class OptaxRun:
         array = jnp.asarray(x, dtype=dtype or self.setup.dtype)
         if not self.shards:
             return array
-        # Split the first axis that divides evenly, keep whole what has none.
+        # Split the first axis that divides evenly; replicate arrays that have none.
         mesh = jax.make_mesh((self.shards,), ("d",))
         axis = next((i for i, n in enumerate(x.shape) if n and n % self.shards == 0), None)
         spec = jax.sharding.PartitionSpec(*(() if axis is None else (*[None] * axis, "d")))
