@@ -1,60 +1,35 @@
 """What the settings carried over amount to: how much sooner they reach the peer's own final loss, and where they end.
 
-The loss of a row is the mean over its seeds; steps are interpolated between looks.
+The loss of a row is the mean over its seeds; steps are interpolated between evaluations.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from benchmarks.training import long, transfer
-from benchmarks.training.results import Store
+from benchmarks.training import gpu, long, transfer
+from benchmarks.training.long_tasks import LONG
+from benchmarks.training.results import Store, final_loss
+from benchmarks.training.scores import Finals, curve
 from benchmarks.training.tasks import TASKS
 
 GPT_TASK = "gpt-2000"
 LONG_NAMES = {
-    **{name: name for name in ("adamw", "adamw-less", "adamw-more", "nadam")},
     "innaprop-lead-1": "innaprop-1",
     "innaprop-lead-m": "innaprop-1.9",
     "innaprop-lead-3": "innaprop-3",
     "innaprop-lead-5": "innaprop-5",
 }
-"""The rows of the short tasks, as the long ones name them."""
+"""The rows of the short tasks that have other names on the long ones."""
 
 LEADS = tuple(transfer.lead_name("innaprop", lead) for lead in transfer.LEADS)
 
-Finals = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The mean validation loss of some seeds along a run; infinite from where one of them has diverged."""
-
-    steps: tuple[int, ...]
-    losses: tuple[float, ...]
-
-    @property
-    def last(self) -> float:
-        return self.losses[-1]
-
-    def steps_to(self, aim: float) -> float:
-        """Return the first step with a loss of at most `aim`, infinite if there is none."""
-        pairs = list(zip(self.steps, self.losses, strict=True))
-        for (a, x), (b, y) in zip([(0, math.inf), *pairs], pairs, strict=False):
-            if y <= aim:
-                return b if math.isinf(x) else a + (b - a) * (x - aim) / (x - y)
-        return math.inf
-
-
-def curve(finals: Finals) -> Curve:
-    longest = max((final["looks"] for final in finals), key=len)
-    losses = []
-    for i in range(len(longest)):
-        seen = [final["looks"][i]["validation"] if i < len(final["looks"]) else None for final in finals]
-        losses.append(statistics.mean(math.inf if loss is None else loss for loss in seen))
-    return Curve(tuple(look["step"] for look in longest), tuple(losses))
+TITLES = {
+    **{name: task.title for name, task in (*TASKS.items(), *LONG.items())},
+    **{network.task: f"{network.title}, on a GPU" for network in gpu.NETWORKS.values()},
+}
+"""By the name of a task in the results."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +77,6 @@ class Comparison:
         return self.validation.mean > self.peer.mean + spread
 
 
-def last_loss(final: Mapping[str, Any]) -> float | None:
-    """Return the validation loss at the end, on all of the split; looks at long runs may take a part of it."""
-    return final.get("validation", final["looks"][-1]["validation"]) if final["finished"] else None
-
-
 def compare(finals: Finals, peers: Finals) -> Comparison:
     """Return how a row does against a peer; they must have the same seeds."""
     peer, own = curve(peers), curve(finals)
@@ -115,35 +85,37 @@ def compare(finals: Finals, peers: Finals) -> Comparison:
         seeds=len(finals),
         steps=steps,
         sooner=1 - steps / peer.steps_to(peer.last) if math.isfinite(peer.last) else math.nan,
-        validation=Ends.of([last_loss(final) for final in finals]),
+        validation=Ends.of([final_loss(final) for final in finals]),
         test=Ends.of([final["test"] for final in finals]),
-        peer=Ends.of([last_loss(final) for final in peers]),
+        peer=Ends.of([final_loss(final) for final in peers]),
     )
 
 
-def finals_of(store: Store, task: str, name: str) -> list[Mapping[str, Any]]:
+def finals_of(store: Store, task: str, name: str) -> Finals:
     """Return the stored runs of a row on a short task or a long one, by seed."""
-    if task in TASKS:
-        return store.read(*transfer.names(task, "cosine", transfer.BY_NAME[name])).get("final", [])
-    return store.read(*long.names(task, name)).get("final", [])
+    names = transfer.names(task, name) if task in TASKS else long.names(task, LONG_NAMES.get(name, name))
+    return store.read(*names).get("final", [])
 
 
 def compared(store: Store, task: str, name: str, peer: str, seeds: Sequence[int] | None = None) -> Comparison | None:
     """Return a row beside a peer on the seeds that both have, or on those of `seeds` among them; None without any."""
-    pairs = [
+    own, others = (
         {final["seed"]: final for final in finals_of(store, task, row) if seeds is None or final["seed"] in seeds}
         for row in (name, peer)
-    ]
-    common = sorted(pairs[0].keys() & pairs[1].keys())
-    return compare(*([pair[seed] for seed in common] for pair in pairs)) if common else None
+    )
+    common = sorted(own.keys() & others.keys())
+    return compare([own[seed] for seed in common], [others[seed] for seed in common]) if common else None
 
 
-def seven(store: Store, name: str, seeds: Sequence[int] | None = None) -> dict[str, Comparison]:
+def beside_adamw(store: Store, name: str, seeds: Sequence[int] | None = None) -> dict[str, Comparison]:
     """Return a row beside AdamW on the six short tasks and the GPT of nanoGPT, as far as there are results."""
-    found = {task: compared(store, task, name, "adamw", seeds) for task in TASKS}
-    if name in LONG_NAMES:
-        found[GPT_TASK] = compared(store, GPT_TASK, LONG_NAMES[name], "adamw", seeds)
+    found = {task: compared(store, task, name, "adamw", seeds) for task in (*TASKS, GPT_TASK)}
     return {task: comparison for task, comparison in found.items() if comparison is not None}
+
+
+def on_short_tasks(store: Store, name: str, seeds: Sequence[int]) -> "Verdict":
+    """Return a row's verdict on the short tasks with some seeds."""
+    return verdict({task: found for task, found in beside_adamw(store, name, seeds).items() if task in TASKS})
 
 
 @dataclass(frozen=True)
@@ -174,8 +146,4 @@ def verdict(found: Mapping[str, Comparison]) -> Verdict:
 
 def chosen_lead(store: Store) -> str:
     """Return the row of the lead with the greatest median on the choosing seeds of the short tasks."""
-    medians = {}
-    for name in LEADS:
-        found = {task: c for task, c in seven(store, name, transfer.CHOOSING).items() if task in TASKS}
-        medians[name] = verdict(found).median
-    return max(medians, key=lambda name: medians[name])
+    return max(LEADS, key=lambda name: on_short_tasks(store, name, transfer.CHOOSING).median)

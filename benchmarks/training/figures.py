@@ -19,7 +19,7 @@ from benchmarks.training import figures_carried
 from benchmarks.training.optimizers import OPTIMIZERS
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
-from benchmarks.training.scores import FAMILY, Results, load, target, tasks_of
+from benchmarks.training.scores import FAMILY, Results, curve, studies, target, tasks_of
 from benchmarks.training.sweep import SWEEPS, finished
 from benchmarks.training.tasks import TASKS
 
@@ -43,7 +43,7 @@ def draw(store: Store, folder: Path) -> list[Path]:
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    results = load(store)
+    results = studies(store)
     figures = {f"training-{regime}": curves(results, regime) for regime in REGIMES if tasks_of(results, regime)}
     sweeps = {task: finished(store, task, "alpha-beta") for task in TASKS}
     figures["training-alpha-beta"] = heat_maps({task: sweep for task, sweep in sweeps.items() if sweep})
@@ -67,9 +67,9 @@ def curves(results: Results, regime: str) -> Any:
         for i, (name, row) in enumerate(OPTIMIZERS.items()):
             if (task, regime, name) not in results:
                 continue
-            steps, losses = median_curve(results[task, regime, name]["final"])
+            medians = curve(results[task, regime, name]["final"], statistics.median, math.nan)
             style = {"linewidth": 2.2} if name in FAMILY else {"linewidth": 1.2, "linestyle": "--"}
-            axis.plot(steps, losses, color=colours(i), label=row.title, **style)
+            axis.plot(medians.steps, medians.losses, color=colours(i), label=row.title, **style)
         axis.axhline(target(results, task, regime), color="black", linewidth=0.8)
         axis.set(title=TASKS[task].title, xlabel="step", yscale="log")
         axis.grid(visible=True, which="both", alpha=0.25)
@@ -84,16 +84,6 @@ def curves(results: Results, regime: str) -> Any:
     return figure
 
 
-def median_curve(finals: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[float]]:
-    longest = max((final["looks"] for final in finals), key=len)
-    steps = [look["step"] for look in longest]
-    losses = []
-    for i in range(len(steps)):
-        seen = [final["looks"][i]["validation"] if i < len(final["looks"]) else None for final in finals]
-        losses.append(statistics.median(math.nan if loss is None else loss for loss in seen))
-    return steps, losses
-
-
 def heat_maps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Return INNA's final validation loss over alpha and beta, a panel for each task and lr."""
     axes_of = SWEEPS["alpha-beta"].axes
@@ -106,8 +96,8 @@ def heat_maps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
         best = min(loss for loss in losses.values() if loss is not None)
         image: Any = None
         for axis, lr in zip(line, lrs, strict=True):
-            drawn = [[losses.get((lr, alpha, beta)) for beta in betas] for alpha in alphas]
-            values = np.asarray([[np.nan if loss is None else loss for loss in row] for row in drawn])
+            grid = [[losses.get((lr, alpha, beta)) for beta in betas] for alpha in alphas]
+            values = np.asarray(grid, dtype=float)  # NaN where a run diverged
             norm = LogNorm(best, 30 * best)
             image = axis.imshow(values, norm=norm, origin="lower", cmap="viridis_r")
             axis.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])

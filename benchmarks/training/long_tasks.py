@@ -1,47 +1,24 @@
 """The long tasks: published settings, run to the end."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 
 from benchmarks.training import cifar, data, models
+from benchmarks.training.schedules import COSINE_ONLY, NANOGPT, NANOGPT_FLOOR, NANOGPT_WARMUP
 from benchmarks.training.tasks import TASKS, VOCABULARY, Split, Task, grey, text_loss, text_parts, windows
 
 CONTEXT = 64
 MNIST_TRAIN = 55_000
 EVERY_WINDOW = 3
-"""Looks on the way take every third window of the validation text; the end of a run takes them all."""
+"""Evaluations along a run use every third window of the validation text; the last one uses them all."""
+CLIP = 1.0
+"""The greatest norm of the GPT's gradients."""
 
-
-@dataclass(frozen=True)
-class LongTask:
-    """A task with the schedule and the decay of a published setting.
-
-    Attributes:
-        task: data, network, loss, batch and steps.
-        looks: how often a run is looked at.
-        look_at: the part of the validation split that is looked at on the way.
-        warmup: steps with rising lr.
-        floor: the factor of lr at the last step.
-        clip: the greatest norm of a gradient; None does not clip.
-        decays: whether a parameter decays.
-        about: what else must be the same when a run is gone on with.
-    """
-
-    task: Task
-    looks: int
-    look_at: Callable[[Split], Split]
-    warmup: int
-    floor: float
-    clip: float | None
-    decays: Callable[[torch.nn.Parameter], bool]
-    about: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.task.name
+NANOGPT_PROTOCOL = {"warmup": NANOGPT_WARMUP, "floor": NANOGPT_FLOOR, "clip": CLIP}
+COSINE_PROTOCOL = {"warmup": 0, "floor": 0.0, "clip": None}
 
 
 def text_fit() -> tuple[Split, Split]:
@@ -78,9 +55,9 @@ def mnist_test() -> Split:
     return grey(images.x_test, images.y_test)
 
 
-def nano_gpt(steps: int) -> LongTask:
+def nano_gpt(steps: int) -> Task:
     """Return nanoGPT's setting for a CPU, with a number of steps."""
-    task = replace(
+    return replace(
         TASKS["shakespeare"],
         name=f"gpt-{steps}",
         title=f"character GPT, {steps:,} steps",
@@ -90,13 +67,16 @@ def nano_gpt(steps: int) -> LongTask:
         metric=text_metric,
         batch=12,
         steps=steps,
+        evaluations=40,
+        validation_subset=every_window,
+        final_losses=True,
+        protocol=NANOGPT_PROTOCOL,
     )
-    return LongTask(task, 40, every_window, warmup=100, floor=0.1, clip=1.0, decays=lambda p: p.ndim >= 2)
 
 
-def lenet(epochs: int, batch: int = 128) -> LongTask:
-    """Return LeNet-5 on all of MNIST, with a cosine to 0 and no warm-up."""
-    task = replace(
+def lenet(epochs: int, batch: int = 128) -> Task:
+    """Return LeNet-5 on all of MNIST."""
+    return replace(
         TASKS["mnist"],
         name=f"mnist-{epochs}",
         title=f"MNIST, LeNet-5, {epochs} epochs",
@@ -104,12 +84,14 @@ def lenet(epochs: int, batch: int = 128) -> LongTask:
         test=mnist_test,
         batch=batch,
         steps=epochs * (MNIST_TRAIN // batch) // 40 * 40,
+        evaluations=40,
+        final_losses=True,
+        protocol=COSINE_PROTOCOL,
     )
-    return LongTask(task, 40, lambda split: split, warmup=0, floor=0.0, clip=None, decays=lambda p: True)
 
 
-def cifar10(name: str, title: str, model: Callable[[], torch.nn.Module], epochs: int, samples: int) -> LongTask:
-    """Return a network on CIFAR-10 with augmentation, looked at after each epoch, with a cosine to 0 and no warm-up.
+def cifar10(name: str, title: str, model: Callable[[], torch.nn.Module], epochs: int, samples: int) -> Task:
+    """Return a network on CIFAR-10 with augmentation, evaluated after each epoch.
 
     Args:
         name, title: of the task.
@@ -117,19 +99,21 @@ def cifar10(name: str, title: str, model: Callable[[], torch.nn.Module], epochs:
         epochs: of a run.
         samples: images to train on, `cifar.TRAIN` for all.
     """
-    task = replace(
+    return replace(
         TASKS["cifar10"],
         name=name,
         title=title,
-        fit=lambda: cifar.fit(samples),
+        fit=partial(cifar.fit, samples),
         test=cifar.test,
         model=model,
         loss=cifar.loss,
         metric=cifar.accuracy,
         batch=cifar.BATCH,
         steps=epochs * (samples // cifar.BATCH),
+        evaluations=epochs,
+        final_losses=True,
+        protocol=COSINE_PROTOCOL,
     )
-    return LongTask(task, epochs, lambda split: split, warmup=0, floor=0.0, clip=None, decays=lambda p: True)
 
 
 def wide_nin() -> torch.nn.Module:
@@ -138,11 +122,12 @@ def wide_nin() -> torch.nn.Module:
 
 
 LONG = {
-    long.name: long
-    for long in (
+    task.name: task
+    for task in (
         nano_gpt(2_000),
         lenet(20),
         nano_gpt(10_000),
         cifar10("cifar10-nin-5", "CIFAR-10, Network-in-Network 192, 5 epochs", wide_nin, 5, cifar.TRAIN),
     )
 }
+REGIMES = {"gpt-2000": NANOGPT, "mnist-20": COSINE_ONLY, "gpt-10000": NANOGPT, "cifar10-nin-5": COSINE_ONLY}

@@ -3,26 +3,38 @@
 Fairness rests on four rules. Every optimizer gets the same number of trials. What a trial may try is declared
 beforehand and drawn by a quasi-random sequence that no result influences. The trials with the least validation losses
 at the end of their runs are run again with another seed, and the one whose worse loss is the least is chosen, lest luck
-or the edge of stability decide. Only then, with seeds that took no part in the choice, is the test split looked at.
+or the edge of stability decide. Only then, with seeds that took no part in the choice, is the test split used.
 """
 
+import functools
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 import torch
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from benchmarks.training.optimizers import Row
 from benchmarks.training.results import Store, rounded
 from benchmarks.training.schedules import Regime
-from benchmarks.training.spaces import Space
-from benchmarks.training.tasks import Split, Task
-from benchmarks.training.trial import LOOKS, Outcome, described, measure, moved, run
+from benchmarks.training.spaces import Choice, Log, Space
+from benchmarks.training.tasks import Task
+from benchmarks.training.train import (
+    SEEDS,
+    Advance,
+    Outcome,
+    Run,
+    Splits,
+    device_name,
+    final_run,
+    load,
+    no_progress,
+    train,
+)
 
-SEEDS = (1, 2, 3)
 TUNING_SEED = 0
 SECOND_SEED = 10
 FINALISTS = 3
@@ -51,17 +63,20 @@ class Study:
     def space(self) -> Space:
         return {**self.row.space, **self.regime.space}
 
+    def run(self, setting: Mapping[str, Any]) -> Run:
+        return Run(self.names, self.task, self.regime, self.row, setting)
+
     @property
     def steps(self) -> int:
         """Return the number of steps of all runs."""
         return self.task.steps * (self.trials + min(FINALISTS, self.trials) + len(SEEDS))
 
     def protocol(self) -> dict[str, Any]:
-        """Return all that must be the same when a study is gone on with."""
+        """Return all that must be the same for a study to be continued."""
         return {
             "steps": self.task.steps,
             "batch": self.task.batch,
-            "looks": LOOKS,
+            "evaluations": self.task.evaluations,
             "tuning_seed": TUNING_SEED,
             "second_seed": SECOND_SEED,
             "finalists": FINALISTS,
@@ -69,6 +84,13 @@ class Study:
             "sampler": f"optuna QMCSampler, scrambled Sobol, seed {SAMPLER_SEED}",
             "space": {name: str(range) for name, range in self.space.items()},
         }
+
+
+def distribution(range: Log | Choice) -> BaseDistribution:
+    """Return a range in optuna's terms: a choice by its index, since quasi-random sequences have no categories."""
+    if isinstance(range, Choice):
+        return IntDistribution(0, len(range.values) - 1)
+    return FloatDistribution(range.low, range.high, log=True)
 
 
 def settings(space: Space, count: int) -> list[dict[str, Any]]:
@@ -94,9 +116,10 @@ def settings(space: Space, count: int) -> list[dict[str, Any]]:
     study = optuna.create_study(sampler=sampler)
     drawn = []
     for _ in range(count):
-        trial = study.ask({name: range.distribution() for name, range in space.items()})
-        drawn.append({name: range.value(trial.params[name]) for name, range in space.items()})
-        study.tell(trial, 0.0)  # the sequence goes on from finished trials, and looks at no result
+        trial = study.ask({name: distribution(range) for name, range in space.items()})
+        values = trial.params
+        drawn.append({k: r.values[values[k]] if isinstance(r, Choice) else values[k] for k, r in space.items()})
+        study.tell(trial, 0.0)  # the sequence continues from finished trials, whatever their results
     optuna.logging.set_verbosity(before)
     return drawn
 
@@ -115,19 +138,14 @@ def chosen(tuning: list[dict[str, Any]], second: list[dict[str, Any]]) -> int:
     return min(second, key=lambda again: max(loss_of(again), loss_of(tuning[again["number"]])))["number"]
 
 
-def complete(
-    study: Study,
-    store: Store,
-    device: torch.device,
-    advance: Callable[[int], None] = lambda steps: None,
-) -> Mapping[str, Any]:
+def complete(study: Study, store: Store, device: torch.device, advance: Advance = no_progress) -> Mapping[str, Any]:
     """Run what is missing of a study, and store each run as soon as it is done.
 
     Args:
         study: to run.
         store: where its results are and go.
         device: to train on.
-        advance: told the number of steps that have been made, or found done, since it was told before.
+        advance: called with the number of steps done, or found done.
 
     Returns:
         The whole result, as it is stored.
@@ -137,31 +155,26 @@ def complete(
     result = {
         **dict(zip(("task", "regime", "optimizer"), study.names, strict=True)),
         "protocol": protocol,
-        "machine": stored.get("machine") or {"torch": str(torch.__version__), "device": described(device)},
+        "machine": stored.get("machine") or {"torch": str(torch.__version__), "device": device_name(device)},
         "tuning": list(stored.get("tuning", [])),
         "second": list(stored.get("second", [])),
         "winner": stored.get("winner"),
         "final": list(stored.get("final", [])),
     }
     drawn = settings(study.space, max(study.trials, len(result["tuning"])))
-    todo = study.trials - len(result["tuning"])
-    advance(task.steps * (study.trials - max(todo, 0)))
-    fit: tuple[Split, Split] | None = None
+    advance(task.steps * min(study.trials, len(result["tuning"])))
 
-    def data() -> tuple[Split, Split]:
-        nonlocal fit
-        if fit is None:
-            train, validation = task.fit()
-            fit = moved(train, device), moved(validation, device)
-        return fit
+    @functools.cache
+    def splits() -> Splits:
+        return load(task, device)
 
     def trained(number: int, seed: int) -> Outcome:
-        return run(task, data(), study.row, study.regime, drawn[number], seed, curve=False, advance=advance)
+        return train(study.run(drawn[number]), splits(), seed, curve=False, advance=advance)
 
     for number in range(len(result["tuning"]), study.trials):
         outcome = trained(number, TUNING_SEED)
         trial = {"number": number, "setting": drawn[number], "validation": outcome.validation}
-        result["tuning"].append(rounded({**trial, "seconds": outcome.looks[-1].seconds}))
+        result["tuning"].append(rounded({**trial, "seconds": outcome.evaluations[-1].seconds}))
         store.write(result, *study.names)
 
     best = finalists(result["tuning"])
@@ -180,64 +193,6 @@ def complete(
         result |= {"winner": winner, "final": []}
     advance(task.steps * len(result["final"]))
     for seed in SEEDS[len(result["final"]) :]:
-        result["final"].append(final_run(task, data(), study.row, study.regime, drawn[winner], seed, advance))
+        result["final"].append(final_run(study.run(drawn[winner]), splits(), seed, advance))
         store.write(result, *study.names)
-    return result
-
-
-def final_run(
-    task: Task,
-    fit: tuple[Split, Split],
-    row: Row,
-    regime: Regime,
-    setting: Mapping[str, Any],
-    seed: int,
-    advance: Callable[[int], None],
-) -> dict[str, Any]:
-    """Return the record of a run that is looked at all along and measured on the test split; see `run`."""
-    outcome = run(task, fit, row, regime, setting, seed, curve=True, advance=advance)
-    metric = measure(task, outcome.model, moved(task.test(), fit[0][0].device)) if outcome.finished else math.nan
-    return rounded({"seed": seed, "test": metric, **outcome.record()})
-
-
-def repeated(
-    task: Task,
-    regime: Regime,
-    row: Row,
-    setting: Mapping[str, Any],
-    record: Mapping[str, Any],
-    store: Store,
-    names: tuple[str, ...],
-    device: torch.device,
-    advance: Callable[[int], None] = lambda steps: None,
-    seeds: tuple[int, ...] = SEEDS,
-) -> dict[str, Any]:
-    """Run seeds with a setting that was not tuned here, as far as they are missing.
-
-    Args:
-        task, regime, row: what to train, and how.
-        setting: what the tuner would have drawn; where results of another one are stored, they are made anew.
-        record: what to store besides.
-        store: where the results are and go.
-        names: under which.
-        device: to train on.
-        advance: told the number of steps that have been made, or found done, since it was told before.
-        seeds: to run, in order.
-
-    Returns:
-        The whole result, as it is stored.
-    """
-    looks = {"steps": task.steps, "batch": task.batch, "looks": LOOKS, "seeds": list(seeds)}
-    protocol = {**looks, "setting": rounded(setting)}
-    stored = store.read(*names)
-    done = list(stored["final"]) if stored and stored["protocol"] == protocol else []
-    about = {"task": task.name, "regime": regime.name, "optimizer": row.name, **record}
-    result = {**about, "protocol": protocol, "final": done}
-    advance(task.steps * len(done))
-    if len(done) < len(seeds):
-        train, validation = task.fit()
-        fit = moved(train, device), moved(validation, device)
-        for seed in seeds[len(done) :]:
-            done.append(final_run(task, fit, row, regime, setting, seed, advance))
-            store.write(result, *names)
     return result

@@ -4,8 +4,9 @@ A task's training and validation data come from one function and its test data f
 chosen settings call.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from benchmarks.training import data, models
 Tensor = torch.Tensor
 Split = tuple[Tensor, Tensor]
 """Inputs and targets, one row a sample."""
+EVALUATIONS = 25
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Task:
         higher_is_better: which way the metric goes.
         batch: samples of a step.
         steps: of one run.
+        evaluations: how often the model is evaluated along a run.
+        validation_subset: the part of the validation split on which it is.
+        final_losses: whether final runs record the losses and metrics on all of the validation and test splits at
+            their end, not only the metric on the test split.
+        protocol: what else must be the same for results to be continued.
     """
 
     name: str
@@ -48,6 +55,10 @@ class Task:
     higher_is_better: bool
     batch: int
     steps: int
+    evaluations: int = EVALUATIONS
+    validation_subset: Callable[[Split], Split] = lambda split: split
+    final_losses: bool = False
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
 def classification_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

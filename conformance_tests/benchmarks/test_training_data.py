@@ -19,8 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.training import command, data, tasks
-from benchmarks.training.tasks import TASKS
-from benchmarks.training.trial import LOOKS
+from benchmarks.training.tasks import EVALUATIONS, TASKS
 
 
 def numbered(count: int, start: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -222,8 +221,8 @@ def test_the_command_says_what_is_missing_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("INNA_DATA", str(tmp_path))
-    monkeypatch.setitem(command.TASKS, "shakespeare", replace(TASKS["shakespeare"], steps=LOOKS))
-    monkeypatch.setitem(command.TASKS, "digits", replace(TASKS["digits"], steps=LOOKS))
+    monkeypatch.setitem(command.TASKS, "shakespeare", replace(TASKS["shakespeare"], steps=EVALUATIONS))
+    monkeypatch.setitem(command.TASKS, "digits", replace(TASKS["digits"], steps=EVALUATIONS))
     arguments = ["--task", "shakespeare,digits", "--optimizer", "sgd", "--regime", "cosine", "--budget", "1", "--out"]
     assert command.main([*arguments, str(tmp_path)]) == 1
     assert "INNA_DATA" in capsys.readouterr().err

@@ -27,12 +27,14 @@ from conformance_tests.benchmarks.training_line import CPU
 from conformance_tests.tiers import nightly_but
 
 STORE = Store()
-COMMITTED = scores.load(STORE)
+COMMITTED = scores.studies(STORE)
 
 
 def final(*validation: float | None, test: float = 90.0) -> dict[str, Any]:
-    looks = [{"step": 100 * i, "seconds": 1.0 * i, "train": 0.5, "validation": v} for i, v in enumerate(validation, 1)]
-    return {"finished": validation[-1] is not None, "test": test, "looks": looks}
+    evaluations = [
+        {"step": 100 * i, "seconds": 1.0 * i, "train": 0.5, "validation": loss} for i, loss in enumerate(validation, 1)
+    ]
+    return {"finished": validation[-1] is not None, "test": test, "evaluations": evaluations}
 
 
 def test_steps_to_a_target_are_those_of_the_median_seed() -> None:
@@ -50,7 +52,7 @@ def test_the_target_is_the_better_peers_at_three_quarters() -> None:
         ("digits", "cosine", "momentum"): {"final": peer},
         ("digits", "cosine", "adamw"): {"final": other},
     }
-    assert scores.target(results, "digits", "cosine") == 0.5  # 400 steps: the looks at 100, 200 and 300 count
+    assert scores.target(results, "digits", "cosine") == 0.5  # 400 steps: the evaluations at 100, 200 and 300 count
 
 
 def test_committed_results_have_equal_budgets() -> None:
@@ -79,9 +81,9 @@ def test_committed_results_are_of_this_code() -> None:
 def test_digits_are_repeated_within_their_spread(row: str) -> None:
     """Processors round differently, so not bit for bit."""
     stored = COMMITTED["digits", "cosine", row]
-    losses = [final["looks"][-1]["validation"] for final in stored["final"]]
+    losses = [final["evaluations"][-1]["validation"] for final in stored["final"]]
     for final in repeat.again(stored, CPU):
-        assert 0.95 * min(losses) <= final["looks"][-1]["validation"] <= 1.05 * max(losses)
+        assert 0.95 * min(losses) <= final["evaluations"][-1]["validation"] <= 1.05 * max(losses)
 
 
 def test_the_repeat_tells_what_lies_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

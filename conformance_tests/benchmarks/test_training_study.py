@@ -18,20 +18,16 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 import torch
 
 from benchmarks.training import command, repeat, scores, starts, sweep, tasks
+from benchmarks.training import train as training
 from benchmarks.training import transfer as transfers
-from benchmarks.training import trial as trials
-from benchmarks.training.optimizers import (
-    OPTIMIZERS,
-    TUNED,
-    Row,
-)
+from benchmarks.training.optimizers import OPTIMIZERS, TUNED, Row
 from benchmarks.training.results import OtherProtocolError, Store
-from benchmarks.training.schedules import REGIMES
+from benchmarks.training.schedules import POWER, REGIMES
 from benchmarks.training.spaces import Log
-from benchmarks.training.study import SECOND_SEED, SEEDS, TUNING_SEED, complete, settings
-from benchmarks.training.tasks import TASKS, Task
-from benchmarks.training.trial import LOOKS, run
-from conformance_tests.benchmarks.training_line import CPU, line, study, timeless
+from benchmarks.training.study import SECOND_SEED, TUNING_SEED, complete, settings
+from benchmarks.training.tasks import EVALUATIONS, TASKS, Task
+from benchmarks.training.train import SEEDS, Run, train
+from conformance_tests.benchmarks.training_line import CPU, evaluations, line, study, timeless, trained
 from conformance_tests.tiers import nightly_but
 
 
@@ -48,7 +44,7 @@ def test_settings_lie_in_their_space_and_a_larger_budget_begins_alike() -> None:
                 assert set(values) == set(space.values)
 
 
-def test_the_test_split_is_looked_at_for_the_chosen_setting_only(tmp_path: Path) -> None:
+def test_the_test_split_is_used_for_the_chosen_setting_only(tmp_path: Path) -> None:
     store, seen = Store(tmp_path), []
     plain = line()
 
@@ -76,10 +72,12 @@ def test_the_best_of_both_seeds_is_chosen(tmp_path: Path) -> None:
 
 
 def test_a_run_repeats_itself() -> None:
-    drawn = settings(study(1).space, 1)[0]
-    runs = [run(line(), line().fit(), OPTIMIZERS["inna"], REGIMES["power"], drawn, 3, curve=True) for _ in range(2)]
-    torch.rand(3)  # the global generator takes no part
-    assert timeless(runs[0].record()) == timeless(runs[1].record())
+    setting = settings(study(1).space, 1)[0]
+    runs = []
+    for _ in range(2):
+        runs.append(evaluations(trained(OPTIMIZERS["inna"], "power", setting, 3, curve=True)))
+        torch.rand(3)  # the global generator takes no part
+    assert runs[0] == runs[1]
 
 
 def test_a_run_that_diverges_ends_early_and_loses(tmp_path: Path) -> None:
@@ -95,8 +93,8 @@ def test_a_run_that_diverges_ends_early_and_loses(tmp_path: Path) -> None:
 
 
 def small(name: str) -> Task:
-    """Return a task with a few samples of the right shape in place of its data, and one step to a look."""
-    task = replace(TASKS[name], steps=LOOKS, batch=4)
+    """Return a task with a few samples of the right shape in place of its data, and one step to an evaluation."""
+    task = replace(TASKS[name], steps=EVALUATIONS, batch=4)
     shapes: dict[str, tuple[int, ...]] = {"digits": (64,), "burgers": (2,), "cifar10": (3, 32, 32)}
 
     def split() -> tasks.Split:
@@ -134,16 +132,15 @@ def keeps_to_the_device(task: Task, row: Row, monkeypatch: pytest.MonkeyPatch) -
         read.append(tensor.device.type)
         return 1.0
 
-    for module in (trials, tasks):
+    for module in (training, tasks):
         monkeypatch.setattr(module, "float", number, raising=False)
     setting = settings(row.space, 1)[0]
-    train, validation = task.fit()
-    fit = trials.moved(train, meta), trials.moved(validation, meta)
-    outcome = run(task, fit, row, REGIMES["cosine"], setting, 0, curve=True)
-    trials.measure(task, outcome.model, trials.moved(task.test(), meta))
+    run = Run((task.name,), task, REGIMES["cosine"], row, setting)
+    outcome = train(run, training.load(task, meta), 0, curve=True)
+    training.metric(task, outcome.model, training.to_device(task.test(), meta))
     assert {p.device.type for p in outcome.model.parameters()} == {"meta"}
-    assert len(outcome.looks) == LOOKS
-    assert len(read) >= 2 * LOOKS + 1
+    assert len(outcome.evaluations) == EVALUATIONS
+    assert len(read) >= 2 * EVALUATIONS + 1
     assert set(read) == {"meta"}
 
 
@@ -159,7 +156,7 @@ def test_an_absent_device_is_refused(capsys: pytest.CaptureFixture[str], monkeyp
 def test_an_interrupted_study_ends_as_one_that_was_not(runs: int, tmp_path: Path) -> None:
     """Four trials, three of them again, three final runs: stop in each part."""
     whole = complete(study(4), Store(tmp_path / "whole"), CPU)
-    left = [LOOKS * runs + 3]
+    left = [EVALUATIONS * runs + 3]
 
     def interrupt(steps: int) -> None:
         left[0] -= steps
@@ -177,7 +174,7 @@ def test_an_interrupted_study_ends_as_one_that_was_not(runs: int, tmp_path: Path
     assert sum(told) == study(4).steps
 
 
-def test_a_larger_budget_goes_on_from_a_smaller(tmp_path: Path) -> None:
+def test_a_larger_budget_extends_a_smaller(tmp_path: Path) -> None:
     few, many = Store(tmp_path / "few"), Store(tmp_path / "many")
     complete(study(3), few, CPU)
     complete(study(7), few, CPU)
@@ -189,17 +186,17 @@ def test_a_larger_budget_goes_on_from_a_smaller(tmp_path: Path) -> None:
     assert timeless(json.loads(before)) == timeless(few.read(*names))
 
 
-def test_a_protocol_of_long_numbers_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_protocol_of_long_numbers_is_continued(tmp_path: Path) -> None:
     """Results are stored with five digits; a third is not among them."""
     store, protocol = Store(tmp_path), {"setting": {"lr": 1 / 3}}
     store.write({"protocol": protocol}, "task", "row")
     assert store.resume(protocol, "task", "row") == {"protocol": {"setting": {"lr": 0.33333}}}
 
 
-def test_results_of_another_protocol_are_not_gone_on_with(tmp_path: Path) -> None:
+def test_results_of_another_protocol_are_not_continued(tmp_path: Path) -> None:
     complete(study(1), Store(tmp_path), CPU)
     with pytest.raises(OtherProtocolError, match=r"different: steps.*Delete it"):
-        complete(study(1, replace(line(), steps=2 * LOOKS)), Store(tmp_path), CPU)
+        complete(study(1, replace(line(), steps=2 * EVALUATIONS)), Store(tmp_path), CPU)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,9 +212,9 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     assert store.read("file") == {"old": 1.0}
 
 
-def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
-    grid = sweep.Sweep("grid", "power", {"lr": (0.1, 1e30), "q": (0.0, 0.5)}, {"alpha": 0.5, "beta": 0.1})
-    left = [LOOKS + 3]
+def test_an_interrupted_sweep_resumes(tmp_path: Path) -> None:
+    grid = sweep.Sweep("grid", POWER, {"lr": (0.1, 1e30), "q": (0.0, 0.5)}, {"alpha": 0.5, "beta": 0.1})
+    left = [EVALUATIONS + 3]
 
     def interrupt(steps: int) -> None:
         left[0] -= steps
