@@ -23,7 +23,7 @@ UNTUNED = {"torch": "torch", "numpy": "numpy", "sklearn": "scikit-learn", "scipy
 TRAINING = {**UNTUNED, "optuna": "optuna"}
 # a command's module, and the packages it needs with the names by which pip knows them
 COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
-    "training": ("benchmarks.training.command", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
+    "training": ("benchmarks.training.study", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-sweep": ("benchmarks.training.sweep", {**TRAINING, "rich": "rich"}),
     "training-transfer": ("benchmarks.training.transfer", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
     "training-ablation": ("benchmarks.training.ablation", {**TRAINING, "PIL": "pillow", "rich": "rich"}),

@@ -20,10 +20,9 @@ from benchmarks.training import transfer
 from benchmarks.training.console import add_choice, command_parser
 from benchmarks.training.optimizers import Row
 from benchmarks.training.results import Store, tuned_setting
-from benchmarks.training.runs import train_all
 from benchmarks.training.schedules import COSINE, COSINE_ONLY, Factor, Regime, Schedule
 from benchmarks.training.tasks import TASKS, Task
-from benchmarks.training.train import Run
+from benchmarks.training.train import Run, train_all
 
 TASK_NAMES = ("digits", "mnist", "shakespeare")
 ROWS = tuple(transfer.BY_NAME[name] for name in ("adamw", "innaprop-lead-m", "innaprop-lead-3"))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.training import gpu, long, transfer
-from benchmarks.training.long_tasks import LONG
+from benchmarks.training.long import LONG
 from benchmarks.training.results import Store, final_loss
 from benchmarks.training.scores import Finals, curve
 from benchmarks.training.tasks import TASKS

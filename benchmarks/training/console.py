@@ -17,19 +17,17 @@ from benchmarks.training.results import FOLDER, OtherProtocolError
 # --- options --------------------------------------------------------------------------------------------------------
 
 
-def command_parser(command: str, description: str | None, on: str = "cpu") -> argparse.ArgumentParser:
-    """Return a parser with the options --device and --out.
-
-    Args:
-        command: its name.
-        description: for --help.
-        on: the default of --device.
-    """
+def command_parser(
+    command: str, description: str | None, on: str = "cpu", **choices: Iterable[str]
+) -> argparse.ArgumentParser:
+    """Return a parser with --device, whose default is `on`, --out, and an option for each of `choices`."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {command}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    for name, known in choices.items():
+        add_choice(parser, f"--{name}", known)
     parser.add_argument("--device", type=device, default=on, help="cpu or cuda (%(default)s)")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (benchmarks/results/training)")
     return parser

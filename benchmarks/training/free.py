@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.training.console import add_choice, command_parser
+from benchmarks.training.console import command_parser
 from benchmarks.training.optimizers import Loss, Made, Row, fixed, newton
-from benchmarks.training.runs import train_all
 from benchmarks.training.schedules import CONSTANT, COSINE, COSINE_ONLY, WARMUP
 from benchmarks.training.tasks import TASKS, Task
-from benchmarks.training.train import Run
+from benchmarks.training.train import Run, train_all
 from benchmarks.training.transfer import ALL_SEEDS
 
 TASK_NAMES = ("digits", "burgers", "mnist", "fashion")
@@ -90,10 +89,7 @@ def run(task: Task, name: str) -> Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; see `console.run_jobs`."""
-    parser = command_parser("training-free", __doc__)
-    add_choice(parser, "--task", TASK_NAMES)
-    add_choice(parser, "--optimizer", BY_NAME)
-    options = parser.parse_args(arguments)
+    options = command_parser("training-free", __doc__, task=TASK_NAMES, optimizer=BY_NAME).parse_args(arguments)
     torch.set_num_threads(1)
     runs = [run(TASKS[task], name) for task in options.task for name in options.optimizer]
     return train_all(runs, options)

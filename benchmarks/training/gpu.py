@@ -18,15 +18,14 @@ import torch
 from rich.console import Console
 
 from benchmarks.training import cifar, long, models
-from benchmarks.training.console import add_choice, command_parser, positive, say, seeds
+from benchmarks.training.console import command_parser, positive, say, seeds
 from benchmarks.training.data import MissingDataError
+from benchmarks.training.long import cifar10, wide_nin
 from benchmarks.training.long_rows import CIFAR
-from benchmarks.training.long_tasks import cifar10, wide_nin
 from benchmarks.training.results import Store
-from benchmarks.training.runs import train_all
 from benchmarks.training.schedules import COSINE_ONLY
 from benchmarks.training.tasks import Task
-from benchmarks.training.train import device_name, load, train
+from benchmarks.training.train import device_name, load, train, train_all
 
 RESERVE = 0.05
 """The part of the time that is not planned for."""
@@ -109,11 +108,9 @@ def samples(text: str) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = command_parser("training-gpu", __doc__, on="cuda")
+    parser = command_parser("training-gpu", __doc__, on="cuda", network=NETWORKS, optimizer=CIFAR)
     parser.add_argument("--minutes", type=minutes, default=8.0, help="for all that is run (%(default)s)")
     parser.add_argument("--epochs", type=positive, help="of every run, instead of as many as fit")
-    add_choice(parser, "--network", NETWORKS)
-    add_choice(parser, "--optimizer", CIFAR)
     parser.add_argument("--seeds", type=seeds, default=[1], help="whole numbers of at least 1 (1)")
     parser.add_argument(
         "--samples", type=samples, default=cifar.TRAIN, help="the first so many training images (%(default)s)"

@@ -4,19 +4,141 @@ Results go to one JSON file for each task and row, after every run; started agai
 rows are run with the first seed before any is run with the second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
+from benchmarks.training import cifar, data, models
 from benchmarks.training.console import add_choice, command_parser, seeds
-from benchmarks.training.long_rows import ON_REQUEST, ROWS
-from benchmarks.training.long_tasks import LONG, REGIMES
+from benchmarks.training.long_rows import CLIP, ON_REQUEST, ROWS
 from benchmarks.training.optimizers import Row
-from benchmarks.training.runs import train_all
-from benchmarks.training.schedules import Regime
-from benchmarks.training.tasks import Task
-from benchmarks.training.train import SEEDS, Run, device_name
+from benchmarks.training.schedules import COSINE_ONLY, NANOGPT, NANOGPT_FLOOR, NANOGPT_WARMUP, Regime
+from benchmarks.training.tasks import TASKS, VOCABULARY, Split, Task, grey, text_loss, text_parts, windows
+from benchmarks.training.train import SEEDS, Run, device_name, train_all
+
+CONTEXT = 64
+MNIST_TRAIN = 55_000
+EVERY_WINDOW = 3
+"""Evaluations along a run use every third window of the validation text; the last one uses them all."""
+NANOGPT_PROTOCOL = {"warmup": NANOGPT_WARMUP, "floor": NANOGPT_FLOOR, "clip": CLIP}
+COSINE_PROTOCOL = {"warmup": 0, "floor": 0.0, "clip": None}
+
+
+def text_fit() -> tuple[Split, Split]:
+    train, validation, _ = text_parts()
+    return windows(train, 1, CONTEXT), windows(validation, CONTEXT, CONTEXT)
+
+
+def text_test() -> Split:
+    return windows(text_parts()[2], CONTEXT, CONTEXT)
+
+
+def every_window(split: Split) -> Split:
+    return split[0][::EVERY_WINDOW], split[1][::EVERY_WINDOW]
+
+
+def gpt() -> models.GPT:
+    return models.GPT(VOCABULARY, CONTEXT, width=128, heads=4, layers=4)
+
+
+def text_metric(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+    """Return the mean loss, in pieces that stay in a processor's cache."""
+    pieces = zip(x.split(64), y.split(64), strict=True)
+    return sum(len(a) * float(text_loss(model, a, b)) for a, b in pieces) / len(x)
+
+
+def mnist_fit() -> tuple[Split, Split]:
+    images = data.mnist()
+    x, y = images.x_train, images.y_train
+    return grey(x[:MNIST_TRAIN], y[:MNIST_TRAIN]), grey(x[MNIST_TRAIN:], y[MNIST_TRAIN:])
+
+
+def mnist_test() -> Split:
+    images = data.mnist()
+    return grey(images.x_test, images.y_test)
+
+
+def nano_gpt(steps: int) -> Task:
+    """Return nanoGPT's setting for a CPU, with a number of steps."""
+    return replace(
+        TASKS["shakespeare"],
+        name=f"gpt-{steps}",
+        title=f"character GPT, {steps:,} steps",
+        fit=text_fit,
+        test=text_test,
+        model=gpt,
+        metric=text_metric,
+        batch=12,
+        steps=steps,
+        evaluations=40,
+        validation_subset=every_window,
+        final_losses=True,
+        protocol=NANOGPT_PROTOCOL,
+    )
+
+
+def lenet(epochs: int, batch: int = 128) -> Task:
+    """Return LeNet-5 on all of MNIST."""
+    return replace(
+        TASKS["mnist"],
+        name=f"mnist-{epochs}",
+        title=f"MNIST, LeNet-5, {epochs} epochs",
+        fit=mnist_fit,
+        test=mnist_test,
+        batch=batch,
+        steps=epochs * (MNIST_TRAIN // batch) // 40 * 40,
+        evaluations=40,
+        final_losses=True,
+        protocol=COSINE_PROTOCOL,
+    )
+
+
+def cifar10(name: str, title: str, model: Callable[[], torch.nn.Module], epochs: int, samples: int) -> Task:
+    """Return a network on CIFAR-10 with augmentation, evaluated after each epoch.
+
+    Args:
+        name, title: of the task.
+        model: makes the network.
+        epochs: of a run.
+        samples: images to train on, `cifar.TRAIN` for all.
+    """
+    return replace(
+        TASKS["cifar10"],
+        name=name,
+        title=title,
+        fit=partial(cifar.fit, samples),
+        test=cifar.test,
+        model=model,
+        loss=cifar.loss,
+        metric=cifar.accuracy,
+        batch=cifar.BATCH,
+        steps=epochs * (samples // cifar.BATCH),
+        evaluations=epochs,
+        final_losses=True,
+        protocol=COSINE_PROTOCOL,
+    )
+
+
+def wide_nin() -> torch.nn.Module:
+    """Return Network-in-Network of the paper's width."""
+    return models.network_in_network(192, dropout=0.5)
+
+
+LONG = {
+    task.name: task
+    for task in (
+        nano_gpt(2_000),
+        lenet(20),
+        nano_gpt(10_000),
+        cifar10("cifar10-nin-5", "CIFAR-10, Network-in-Network 192, 5 epochs", wide_nin, 5, cifar.TRAIN),
+    )
+}
+REGIMES = {"gpt-2000": NANOGPT, "mnist-20": COSINE_ONLY, "gpt-10000": NANOGPT, "cifar10-nin-5": COSINE_ONLY}
+
+
+# --- the runs -------------------------------------------------------------------------------------------------------
 
 
 def on_device(task: Task, device: torch.device) -> Task:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 import inna_torch
-from benchmarks.training.long_tasks import CLIP
 from benchmarks.training.optimizers import Loss, Made, Make, Row, alone, fixed
 
 Optimizer = Callable[..., torch.optim.Optimizer]
+CLIP = 1.0
+"""The greatest norm of the GPT's gradients."""
 How = Callable[[Optimizer], Make]
 """How a task trains with an optimizer: `alone` or `nanogpt`."""
 

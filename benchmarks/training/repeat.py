@@ -40,13 +40,7 @@ class Comparison:
 
 
 def again(stored: Mapping[str, Any], device: torch.device, advance: Advance = no_progress) -> list[dict[str, Any]]:
-    """Return the records of the final runs of a stored study, made anew.
-
-    Args:
-        stored: the study's result.
-        device: to train on.
-        advance: called with the number of steps done.
-    """
+    """Return the records of the final runs of a stored study, made anew."""
     task, regime, row = TASKS[stored["task"]], REGIMES[stored["regime"]], TUNED[stored["optimizer"]]
     study = Study(task, row, regime, stored["winner"] + 1)
     run = study.run(settings(study.space, study.trials)[-1])
@@ -71,10 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 if a median is outside the stored spread, nothing is stored, or data are missing; the reason is printed.
     """
-    parser = command_parser("training-repeat", __doc__)
+    parser = command_parser("training-repeat", __doc__, optimizer=TUNED, regime=REGIMES)
     add_choice(parser, "--task", TASKS, QUICK)
-    add_choice(parser, "--optimizer", TUNED)
-    add_choice(parser, "--regime", REGIMES)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keys = [(t, r, o) for t in options.task for r in options.regime for o in options.optimizer]

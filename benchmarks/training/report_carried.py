@@ -19,9 +19,9 @@ from benchmarks.training.carried_scores import (
     on_short_tasks,
     verdict,
 )
+from benchmarks.training.long import LONG
 from benchmarks.training.long_rows import DECAYED, DECAYS, GPT_DECAY
 from benchmarks.training.long_rows import ROWS as LONG_ROWS
-from benchmarks.training.long_tasks import LONG
 from benchmarks.training.results import Store
 from benchmarks.training.scores import Finals
 from benchmarks.training.tables import number, percent, table

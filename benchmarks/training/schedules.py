@@ -15,38 +15,30 @@ Schedule = Callable[[int, Mapping[str, Any]], Factor]
 """The factor at each step, from the number of steps of a run and the setting."""
 
 
-@dataclass(frozen=True)
-class WarmupCosine:
-    """Linear warm-up, then half a cosine down to almost nothing at the last step.
+def warmup_cosine(steps: int, warmup: int) -> Factor:
+    """Return a linear warm-up, whose last step has factor 1, and then half a cosine down to almost nothing."""
 
-    Attributes:
-        steps: of the whole run.
-        warmup: how many of them rise; the last of these has factor 1.
-    """
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
-    steps: int
-    warmup: int
-
-    def __call__(self, step: int) -> float:
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / (self.steps - self.warmup)))
+    return factor
 
 
 NANOGPT_WARMUP, NANOGPT_FLOOR = 100, 0.1
 
 
-@dataclass(frozen=True)
-class NanoGPT:
-    """nanoGPT's schedule: a linear warm-up of 100 steps, then half a cosine down to a tenth."""
+def nanogpt(steps: int) -> Factor:
+    """Return nanoGPT's schedule: a linear warm-up of 100 steps, then half a cosine down to a tenth."""
 
-    steps: int
-
-    def __call__(self, step: int) -> float:
+    def factor(step: int) -> float:
         if step < NANOGPT_WARMUP:
             return (step + 1) / (NANOGPT_WARMUP + 1)
-        cosine = math.cos(math.pi * (step - NANOGPT_WARMUP) / (self.steps - NANOGPT_WARMUP))
+        cosine = math.cos(math.pi * (step - NANOGPT_WARMUP) / (steps - NANOGPT_WARMUP))
         return NANOGPT_FLOOR + (1 - NANOGPT_FLOOR) * 0.5 * (1 + cosine)
+
+    return factor
 
 
 @dataclass(frozen=True)
@@ -66,22 +58,17 @@ class Regime:
     space: Space = field(default_factory=dict)
 
 
-def warmup_cosine(steps: int, _: Mapping[str, Any]) -> Factor:
-    return WarmupCosine(steps, max(1, round(WARMUP * steps)))
-
-
-def cosine(steps: int, _: Mapping[str, Any]) -> Factor:
-    return WarmupCosine(steps, 0)
-
-
-COSINE = Regime("cosine", f"cosine after {100 * WARMUP:g} % warm-up", warmup_cosine)
+COSINE = Regime(
+    *("cosine", f"cosine after {100 * WARMUP:g} % warm-up"),
+    lambda steps, _: warmup_cosine(steps, max(1, round(WARMUP * steps))),
+)
 POWER = Regime(
     *("power", "γ₀ (k + 1)^(-q)", lambda steps, setting: PowerDecay(1.0, setting["q"])),
     {"q": Choice((1 / 2, 1 / 4, 1 / 8, 1 / 16))},
 )
-COSINE_ONLY = Regime("cosine-only", "cosine without warm-up", cosine)
-CONSTANT = Regime("constant", "constant", lambda steps, setting: lambda step: 1.0)
-NANOGPT = Regime("nanogpt", "nanoGPT's", lambda steps, setting: NanoGPT(steps))
+COSINE_ONLY = Regime("cosine-only", "cosine without warm-up", lambda steps, _: warmup_cosine(steps, 0))
+CONSTANT = Regime("constant", "constant", lambda *_: lambda step: 1.0)
+NANOGPT = Regime("nanogpt", "nanoGPT's", lambda steps, _: nanogpt(steps))
 
 REGIMES = {regime.name: regime for regime in (COSINE, POWER)}
 """Those in which optimizers are tuned."""

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 import torch
 
 import inna_torch
-from benchmarks.training.console import add_choice, command_parser
+from benchmarks.training.console import command_parser
 from benchmarks.training.optimizers import Row, alone, fixed
-from benchmarks.training.runs import train_all
 from benchmarks.training.schedules import COSINE
 from benchmarks.training.tasks import TASKS, Task
-from benchmarks.training.train import Run
+from benchmarks.training.train import Run, train_all
 
 INNA, INNAPROP = alone(inna_torch.INNA), alone(inna_torch.INNAprop)
 SGD, ADAMW = alone(torch.optim.SGD), alone(torch.optim.AdamW)
@@ -51,9 +50,7 @@ def run(task: Task, row: Row) -> Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; see `console.run_jobs`."""
-    parser = command_parser("training-starts", __doc__)
-    add_choice(parser, "--task", TASKS)
-    options = parser.parse_args(arguments)
+    options = command_parser("training-starts", __doc__, task=TASKS).parse_args(arguments)
     torch.set_num_threads(1)
     runs = [run(TASKS[task], row) for task in options.task for row in ROWS]
     return train_all(runs, options)

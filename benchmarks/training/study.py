@@ -1,4 +1,8 @@
-"""Tune one optimizer on one task with a fixed number of trials, then run the chosen setting with fresh seeds.
+"""Tune optimizers on tasks with the same budget each, then train the chosen settings with fresh seeds.
+
+Results go to one small JSON file for each task, regime and optimizer, after every run; started again, the command
+resumes where it was, and with a larger --budget it adds the trials that are missing. Without arguments it runs all
+optimizers, on all tasks and in both regimes; their variants, and summary-Newton, on the tasks that are declared.
 
 Fairness rests on four rules. Every optimizer gets the same number of trials. What a trial may try is declared
 beforehand and drawn by a quasi-random sequence that no result influences. The trials with the least validation losses
@@ -6,10 +10,12 @@ at the end of their runs are run again with another seed, and the one whose wors
 or the edge of stability decide. Only then, with seeds that took no part in the choice, is the test split used.
 """
 
+import argparse
 import functools
 import math
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +23,12 @@ import optuna
 import torch
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from benchmarks.training.optimizers import Row
+from benchmarks.training.console import Job, command_parser, positive, run_jobs
+from benchmarks.training.optimizers import TUNED, Row
 from benchmarks.training.results import Store, rounded
-from benchmarks.training.schedules import Regime
+from benchmarks.training.schedules import REGIMES, Regime
 from benchmarks.training.spaces import Choice, Log, Space
-from benchmarks.training.tasks import Task
+from benchmarks.training.tasks import TASKS, Task
 from benchmarks.training.train import (
     SEEDS,
     Advance,
@@ -94,12 +101,7 @@ def distribution(range: Log | Choice) -> BaseDistribution:
 
 
 def settings(space: Space, count: int) -> list[dict[str, Any]]:
-    """Return the first settings that the tuner draws from a space; each begins a longer list in the same way.
-
-    Args:
-        space: to draw from.
-        count: how many.
-    """
+    """Return the first settings that the tuner draws from a space; each begins a longer list in the same way."""
     with warnings.catch_warnings():
         # the sampler is marked experimental, and says that it draws the first trial at random
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -139,17 +141,7 @@ def chosen(tuning: list[dict[str, Any]], second: list[dict[str, Any]]) -> int:
 
 
 def complete(study: Study, store: Store, device: torch.device, advance: Advance = no_progress) -> Mapping[str, Any]:
-    """Run what is missing of a study, and store each run as soon as it is done.
-
-    Args:
-        study: to run.
-        store: where its results are and go.
-        device: to train on.
-        advance: called with the number of steps done, or found done.
-
-    Returns:
-        The whole result, as it is stored.
-    """
+    """Run what is missing of a study, store each run as soon as it is done, and return the whole result."""
     task, protocol = study.task, study.protocol()
     stored = store.resume(protocol, *study.names)
     result = {
@@ -196,3 +188,59 @@ def complete(study: Study, store: Store, device: torch.device, advance: Advance 
         result["final"].append(final_run(study.run(drawn[winner]), splits(), seed, advance))
         store.write(result, *study.names)
     return result
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+BUDGETS = {"digits": 64, "burgers": 16, "mnist": 16, "fashion": 16, "shakespeare": 8, "cifar10": 16}
+"""Trials of each optimizer, by task, where --budget does not say: fewer where a run takes longer."""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_parser("training", __doc__, task=TASKS, optimizer=TUNED, regime=REGIMES)
+    budgets = ", ".join(f"{name} {trials}" for name, trials in BUDGETS.items())
+    parser.add_argument("--budget", type=positive, help=f"trials of each optimizer ({budgets})")
+    parser.add_argument("--threads", type=positive, default=1, help="of torch on a CPU (%(default)s)")
+    options = parser.parse_args(arguments)
+    options.studies = [
+        Study(TASKS[task], TUNED[row], REGIMES[regime], options.budget or BUDGETS[task])
+        for task in options.task
+        for regime in options.regime
+        for row in options.optimizer
+        if task in TUNED[row].tasks and regime in TUNED[row].regimes
+    ]
+    if not options.studies:
+        parser.error(
+            f"argument --optimizer: {','.join(options.optimizer)} (expected some that are run on the task "
+            f"{','.join(options.task)} in the regime {','.join(options.regime)})"
+        )
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; see `console.run_jobs`."""
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+
+    def job(study: Study) -> Job:
+        title = ", ".join(study.names)
+
+        def work(advance: Advance) -> list[str]:
+            start = time.perf_counter()
+            result = complete(study, Store(options.out), options.device, advance)
+            return [f"{title}: {summary(result)}; {time.perf_counter() - start:.0f} s"]
+
+        return Job(title, study.steps, work)
+
+    return run_jobs([job(study) for study in options.studies])
+
+
+def shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    best = result["tuning"][result["winner"]]
+    setting = ", ".join(f"{name} {shown(value)}" for name, value in best["setting"].items())
+    tests = ", ".join(shown(final["test"]) for final in result["final"])
+    return f"validation {shown(best['validation'])} with {setting}; test {tests}"

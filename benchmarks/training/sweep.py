@@ -72,18 +72,7 @@ def finished(store: Store, task: str, name: str) -> list[dict[str, Any]]:
 def complete(
     task: Task, sweep: Sweep, store: Store, device: torch.device, advance: Advance = no_progress
 ) -> Mapping[str, Any]:
-    """Run what is missing of a sweep on a task, and store each run as soon as it is done.
-
-    Args:
-        task: to train.
-        sweep: the grid.
-        store: where its results are and go.
-        device: to train on.
-        advance: called with the number of steps done, or found done.
-
-    Returns:
-        The whole result, as it is stored.
-    """
+    """Run what is missing of a sweep on a task, store each run as soon as it is done, and return the whole result."""
     names, settings = ("sweep", task.name, sweep.name), list(sweep.settings())
     protocol = {
         "steps": task.steps,
@@ -109,9 +98,8 @@ def complete(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; see `console.run_jobs`."""
-    parser = command_parser("training-sweep", __doc__)
+    parser = command_parser("training-sweep", __doc__, sweep=SWEEPS)
     add_choice(parser, "--task", TASKS, TASK_NAMES)
-    add_choice(parser, "--sweep", SWEEPS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     store = Store(options.out)

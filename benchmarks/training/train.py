@@ -1,15 +1,17 @@
-"""One run: train a task with one setting of one optimizer, and evaluate the model along the way."""
+"""Runs: train a task with one setting of one optimizer, evaluate the model along the way, and store how it went."""
 
+import argparse
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from benchmarks.training.console import Job, run_jobs
 from benchmarks.training.optimizers import Row
-from benchmarks.training.results import rounded
+from benchmarks.training.results import OtherProtocolError, Store, final_loss, rounded
 from benchmarks.training.schedules import Regime
 from benchmarks.training.tasks import Split, Task
 
@@ -200,6 +202,51 @@ def final_run(run: Run, splits: Splits, seed: int, advance: Advance = no_progres
             measured["test_loss"] = mean_loss(task, model, test)
     evaluations = [asdict(evaluation) for evaluation in outcome.evaluations]
     return rounded({"seed": seed, "finished": outcome.finished, **measured, "evaluations": evaluations})
+
+
+def complete(run: Run, store: Store, device: torch.device, advance: Advance = no_progress) -> dict[str, Any]:
+    """Train with the seeds that are missing, store each run as soon as it is done, and return the whole result.
+
+    Raises:
+        OtherProtocolError: if results of another protocol are stored, unless the setting is a derived one.
+    """
+    task = run.task
+    try:
+        stored = store.resume(run.protocol(), *run.names)
+    except OtherProtocolError:
+        if not run.derived:
+            raise
+        stored = {}
+    finals = {final["seed"]: final for final in stored.get("final", [])}
+    missing = [seed for seed in run.seeds if seed not in finals]
+    advance(task.steps * (len(run.seeds) - len(missing)))
+    about = {"task": task.name, "regime": run.regime.name, "optimizer": run.row.name, **run.record}
+    if not missing:
+        return stored
+    splits = load(task, device)
+    for seed in missing:
+        finals[seed] = final_run(run, splits, seed, advance)
+        stored = {**about, "protocol": run.protocol(), "final": [finals[key] for key in sorted(finals)]}
+        store.write(stored, *run.names)
+    return stored
+
+
+def train_all(runs: Iterable[Run], options: argparse.Namespace) -> int:
+    """Complete runs on the device and in the folder that a command's options name, and return its exit status."""
+    store = Store(options.out)
+
+    def job(run: Run) -> Job:
+        title = f"{run.task.name}, {run.row.name}"
+
+        def work(advance: Advance) -> Iterable[str]:
+            for final in complete(run, store, options.device, advance)["final"]:
+                if final["seed"] in run.seeds:
+                    losses = f"validation {final_loss(final)}, test {final['test']}"
+                    yield f"{title}, seed {final['seed']}: {losses}; {final['evaluations'][-1]['seconds']:.0f} s"
+
+        return Job(title, run.task.steps * len(run.seeds), work)
+
+    return run_jobs([job(run) for run in runs])
 
 
 def device_name(device: torch.device) -> str:

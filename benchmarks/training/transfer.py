@@ -14,13 +14,12 @@ import torch
 
 import inna_core
 import inna_torch
-from benchmarks.training.console import add_choice, command_parser
+from benchmarks.training.console import command_parser
 from benchmarks.training.optimizers import Row, alone
 from benchmarks.training.results import Store, tuned_setting
-from benchmarks.training.runs import train_all
 from benchmarks.training.schedules import COSINE
 from benchmarks.training.tasks import TASKS, Task
-from benchmarks.training.train import SEEDS, Run
+from benchmarks.training.train import SEEDS, Run, train_all
 
 CHOOSING = SEEDS
 """The seeds on which a lead is chosen."""
@@ -139,10 +138,7 @@ def runs(task: Task, rows: Iterable[Row], store: Store) -> list[Run]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; see `console.run_jobs`."""
-    parser = command_parser("training-transfer", __doc__)
-    add_choice(parser, "--task", TASKS)
-    add_choice(parser, "--optimizer", BY_NAME)
-    options = parser.parse_args(arguments)
+    options = command_parser("training-transfer", __doc__, task=TASKS, optimizer=BY_NAME).parse_args(arguments)
     torch.set_num_threads(1)
     store = Store(options.out)
     rows = [BY_NAME[name] for name in options.optimizer]

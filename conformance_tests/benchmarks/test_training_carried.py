@@ -17,12 +17,12 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 
 import torch
 
-from benchmarks.training import ablation, carried_scores, long, report_carried, runs, scores, transfer
+from benchmarks.training import ablation, carried_scores, long, report_carried, scores, train, transfer
+from benchmarks.training.long import LONG, REGIMES
 from benchmarks.training.long_rows import ROWS, nanogpt
-from benchmarks.training.long_tasks import LONG, REGIMES
 from benchmarks.training.optimizers import OPTIMIZERS, Row, alone, fixed
 from benchmarks.training.results import OtherProtocolError, Store
-from benchmarks.training.schedules import COSINE_ONLY, NANOGPT, Regime, WarmupCosine
+from benchmarks.training.schedules import COSINE_ONLY, NANOGPT, Regime, warmup_cosine
 from benchmarks.training.study import settings
 from benchmarks.training.tasks import TASKS, Task
 from benchmarks.training.train import final_run, load
@@ -157,7 +157,7 @@ def short_line() -> Task:
     )
 
 
-REGIME = Regime("short", "short", lambda steps, _: WarmupCosine(steps, 2))
+REGIME = Regime("short", "short", lambda steps, _: warmup_cosine(steps, 2))
 ROW = fixed("adamw", "AdamW", nanogpt(torch.optim.AdamW), {"lr": 0.1, "weight_decay": 0.1})
 
 
@@ -195,7 +195,7 @@ def test_a_long_row_is_extended_by_seeds_and_resumed(tmp_path: Path) -> None:
     store, task = Store(tmp_path), short_line()
     told: list[int] = []
     for seed in (2, 1, 2):
-        stored = runs.complete(long.run(task, REGIME, ROW, seed), store, CPU, told.append)
+        stored = train.complete(long.run(task, REGIME, ROW, seed), store, CPU, told.append)
     assert [run["seed"] for run in stored["final"]] == [1, 2]
     assert sum(told) == 3 * task.steps
     first = stored["final"][0]
@@ -206,14 +206,14 @@ def test_a_long_row_is_extended_by_seeds_and_resumed(tmp_path: Path) -> None:
     assert again["test"] == stored["final"][1]["test"]
     other = fixed("adamw", "AdamW", ROW.make, {"lr": 0.2, "weight_decay": 0.1})
     with pytest.raises(OtherProtocolError, match="different: setting"):
-        runs.complete(long.run(task, REGIME, other, 3), store, CPU)
+        train.complete(long.run(task, REGIME, other, 3), store, CPU)
 
 
 def test_a_long_run_that_diverges_says_so(tmp_path: Path) -> None:
     task = short_line()
     row = fixed("sgd", "SGD", alone(torch.optim.SGD), {"lr": 1e20})
     told: list[int] = []
-    stored = runs.complete(long.run(task, REGIME, row, 1), Store(tmp_path), CPU, told.append)
+    stored = train.complete(long.run(task, REGIME, row, 1), Store(tmp_path), CPU, told.append)
     (run,) = stored["final"]
     assert not run["finished"]
     assert sum(told) == task.steps
@@ -283,4 +283,4 @@ def test_tables_leave_out_what_was_not_run(tmp_path: Path) -> None:
 
 
 def test_the_warm_up_of_no_steps_starts_at_the_peak() -> None:
-    assert WarmupCosine(10, 0)(0) == 1
+    assert warmup_cosine(10, 0)(0) == 1

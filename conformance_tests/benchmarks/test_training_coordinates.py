@@ -19,7 +19,7 @@ import torch
 
 import inna_core
 import inna_torch
-from benchmarks.training import report_short, runs, scores, starts
+from benchmarks.training import report_short, scores, starts, train
 from benchmarks.training import transfer as transfers
 from benchmarks.training.optimizers import (
     AGAINST_LR,
@@ -34,7 +34,7 @@ from benchmarks.training.optimizers import (
     inertial,
 )
 from benchmarks.training.results import Store
-from benchmarks.training.schedules import WarmupCosine
+from benchmarks.training.schedules import warmup_cosine
 from benchmarks.training.spaces import Log
 from benchmarks.training.study import complete
 from benchmarks.training.tasks import EVALUATIONS, TASKS
@@ -46,7 +46,7 @@ COMMITTED = scores.studies(STORE)
 
 
 def test_cosine_rises_and_falls() -> None:
-    schedule = WarmupCosine(100, 5)
+    schedule = warmup_cosine(100, 5)
     rise = [0.2, 0.4, 0.6, 0.8, 1.0]
     fall = [math.cos(math.pi * (k - 5) / 190) ** 2 for k in range(5, 100)]
     np.testing.assert_allclose([schedule(k) for k in range(100)], rise + fall, atol=1e-12)
@@ -62,7 +62,7 @@ class Recorder(inna_torch.INNA):
         return super().step(closure)
 
 
-COSINE = [WarmupCosine(EVALUATIONS, 1)(k) for k in range(EVALUATIONS)]
+COSINE = [warmup_cosine(EVALUATIONS, 1)(k) for k in range(EVALUATIONS)]
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def test_settings_transfer_and_begin_anew_with_another_winner(tmp_path: Path) ->
     assert transfers.runs(line(), rows, store) == []
     complete(study(2, row="momentum", regime="cosine"), store, CPU)
     (run,) = transfers.runs(line(), rows, store)
-    one = runs.complete(run, store, CPU)
-    assert runs.complete(run, store, CPU) == one
+    one = train.complete(run, store, CPU)
+    assert train.complete(run, store, CPU) == one
     peer = store.read("line", "cosine", "momentum")
     peer["winner"] = 1 - peer["winner"]
     store.write(peer, "line", "cosine", "momentum")
     (run,) = transfers.runs(line(), rows, store)
-    two = runs.complete(run, store, CPU)
+    two = train.complete(run, store, CPU)
     assert two["protocol"]["setting"] != one["protocol"]["setting"]
     assert [final["seed"] for final in two["final"]] == list(transfers.ALL_SEEDS)
     assert len(one["final"]) == len(transfers.ALL_SEEDS)
@@ -198,9 +198,9 @@ def test_starts_are_what_they_say(name: str, gain: float, momentum: float) -> No
 def test_a_start_is_stored_and_shown(tmp_path: Path) -> None:
     store, start = Store(tmp_path), starts.ROWS[0]
     task = replace(TASKS["digits"], steps=EVALUATIONS)
-    one = runs.complete(starts.run(task, start), store, CPU)
+    one = train.complete(starts.run(task, start), store, CPU)
     assert len(one["final"]) == len(SEEDS)
-    assert runs.complete(starts.run(task, start), store, CPU) == one
+    assert train.complete(starts.run(task, start), store, CPU) == one
     (shown,) = [line for line in report_short.starts(store, COMMITTED).splitlines() if start.title in line]
     found = scores.score(one, 0.0).validation
     assert [cell.strip() for cell in shown.split("|")[2:-1]] == [report_short.ranged(found), *[""] * 5]

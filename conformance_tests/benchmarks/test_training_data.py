@@ -18,7 +18,7 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 import numpy as np
 import torch
 
-from benchmarks.training import command, data, tasks
+from benchmarks.training import data, study, tasks
 from benchmarks.training.tasks import EVALUATIONS, TASKS
 
 
@@ -221,9 +221,9 @@ def test_the_command_says_what_is_missing_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("INNA_DATA", str(tmp_path))
-    monkeypatch.setitem(command.TASKS, "shakespeare", replace(TASKS["shakespeare"], steps=EVALUATIONS))
-    monkeypatch.setitem(command.TASKS, "digits", replace(TASKS["digits"], steps=EVALUATIONS))
+    monkeypatch.setitem(study.TASKS, "shakespeare", replace(TASKS["shakespeare"], steps=EVALUATIONS))
+    monkeypatch.setitem(study.TASKS, "digits", replace(TASKS["digits"], steps=EVALUATIONS))
     arguments = ["--task", "shakespeare,digits", "--optimizer", "sgd", "--regime", "cosine", "--budget", "1", "--out"]
-    assert command.main([*arguments, str(tmp_path)]) == 1
+    assert study.main([*arguments, str(tmp_path)]) == 1
     assert "INNA_DATA" in capsys.readouterr().err
     assert [path.name for path in tmp_path.glob("*.json")] == ["digits_cosine_sgd.json"]

@@ -14,7 +14,7 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 
 import torch
 
-from benchmarks.training import free, report_free, runs
+from benchmarks.training import free, report_free, train
 from benchmarks.training.results import Store, rounded
 from benchmarks.training.tasks import TASKS, Task
 from conformance_tests.benchmarks.training_line import line
@@ -36,13 +36,13 @@ def test_free_rows_train_and_resume(name: str, tmp_path: Path) -> None:
     if package:
         pytest.importorskip(package, reason=f"the row needs {package}")
     store, row = Store(tmp_path), free.run(short_line(), name)
-    stored = runs.complete(row, store, CPU)
+    stored = train.complete(row, store, CPU)
     assert [run["seed"] for run in stored["final"]] == list(free.ALL_SEEDS)
     for run in stored["final"]:
         assert run["evaluations"][-1]["validation"] < run["evaluations"][0]["validation"]
     assert (package or "package") in str(stored.get("package", "package"))
     before = store.path(*free.names("line", name)).read_bytes()
-    runs.complete(row, store, CPU)
+    train.complete(row, store, CPU)
     assert store.path(*free.names("line", name)).read_bytes() == before
 
 

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.training import cifar, data, gpu, long, models, report_carried
 from benchmarks.training import train as training
+from benchmarks.training.long import LONG, wide_nin
 from benchmarks.training.long_rows import CIFAR
-from benchmarks.training.long_tasks import LONG, wide_nin
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import COSINE_ONLY
 from conformance_tests.benchmarks.training_line import CPU, Only

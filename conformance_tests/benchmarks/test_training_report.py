@@ -14,7 +14,7 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 
 
 import benchmarks.__main__ as entry
-from benchmarks.training import command, figures, repeat, report, report_short, report_sweeps, scores
+from benchmarks.training import figures, repeat, report, report_short, report_sweeps, scores, study
 from benchmarks.training.optimizers import (
     OPTIMIZERS,
     TUNED,
@@ -130,14 +130,14 @@ def test_an_optimizer_may_be_absent_from_a_task() -> None:
 
 
 def test_the_command_runs_what_is_declared(capsys: pytest.CaptureFixture[str]) -> None:
-    planned = {study.names for study in command.parse([]).studies}
+    planned = {planned.names for planned in study.parse([]).studies}
     declared = {(task, regime, row.name) for row in TUNED.values() for task in row.tasks for regime in row.regimes}
     assert planned == declared
-    assert {study.names for study in command.parse(["--task", "cifar10", "--optimizer", "newton,sgd"]).studies} == {
+    assert {planned.names for planned in study.parse(["--task", "cifar10", "--optimizer", "newton,sgd"]).studies} == {
         ("cifar10", regime, "sgd") for regime in REGIMES
     }
     with pytest.raises(SystemExit):
-        command.parse(["--task", "cifar10", "--optimizer", "newton"])
+        study.parse(["--task", "cifar10", "--optimizer", "newton"])
     assert "newton (expected some that are run on the task cifar10" in capsys.readouterr().err
 
 

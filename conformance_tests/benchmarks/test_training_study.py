@@ -17,7 +17,8 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 
 import torch
 
-from benchmarks.training import command, repeat, scores, starts, sweep, tasks
+from benchmarks.training import repeat, scores, starts, sweep, tasks
+from benchmarks.training import study as studies
 from benchmarks.training import train as training
 from benchmarks.training import transfer as transfers
 from benchmarks.training.optimizers import OPTIMIZERS, TUNED, Row
@@ -146,7 +147,7 @@ def keeps_to_the_device(task: Task, row: Row, monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_absent_device_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for main in (command.main, sweep.main, transfers.main, starts.main, repeat.main):
+    for main in (studies.main, sweep.main, transfers.main, starts.main, repeat.main):
         with pytest.raises(SystemExit):
             main(["--device", "cuda"])
         assert "torch finds no such device here" in capsys.readouterr().err
