@@ -35,15 +35,7 @@ def digest(store: Store) -> str:
 
 
 def draw(store: Store, folder: Path) -> list[Path]:
-    """Write all figures for which there are results.
-
-    Args:
-        store: the results.
-        folder: where the PNG files go.
-
-    Returns:
-        The files written.
-    """
+    """Write all figures for which there are results into a folder, as PNG files, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     results = studies(store)
     figures = {f"training-{regime}": curves(results, regime) for regime in REGIMES if tasks_of(results, regime)}

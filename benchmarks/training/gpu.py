@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.training import cifar, long, models
 from benchmarks.training.console import command_parser, positive, say, seeds
 from benchmarks.training.data import MissingDataError
-from benchmarks.training.long import cifar10, wide_nin
+from benchmarks.training.long import WIDE_NIN, cifar10
 from benchmarks.training.long_rows import CIFAR
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import COSINE_ONLY
@@ -45,7 +45,7 @@ class Network:
 
 
 NETWORKS = {
-    "nin": Network("cifar10-nin-gpu", "CIFAR-10, Network-in-Network 192", wide_nin),
+    "nin": Network("cifar10-nin-gpu", "CIFAR-10, Network-in-Network 192", WIDE_NIN),
     "resnet18": Network("cifar10-resnet18-gpu", "CIFAR-10, ResNet-18", models.resnet18),
 }
 
@@ -71,15 +71,9 @@ def seconds_an_epoch(network: Network, samples: int, on: torch.device) -> float:
 
 
 def epochs_of(seconds: Mapping[str, float], left: float, runs: int) -> dict[str, int]:
-    """Return how many epochs of each network fit, at least one.
-
-    Args:
-        seconds: of an epoch, by network.
-        left: seconds for all runs.
-        runs: of each network.
-    """
+    """Return how many epochs of each network fit into the seconds left, at least one, for some runs of each network."""
     share = max(0.0, left) * (1 - RESERVE) / runs
-    return {name: max(1, math.floor(share / (len(seconds) * each))) for name, each in seconds.items()}
+    return {name: max(1, math.floor(share / (len(seconds) * epoch))) for name, epoch in seconds.items()}
 
 
 def stored_epochs(network: Network, store: Store) -> int | None:

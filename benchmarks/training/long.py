@@ -96,14 +96,7 @@ def lenet(epochs: int, batch: int = 128) -> Task:
 
 
 def cifar10(name: str, title: str, model: Callable[[], torch.nn.Module], epochs: int, samples: int) -> Task:
-    """Return a network on CIFAR-10 with augmentation, evaluated after each epoch.
-
-    Args:
-        name, title: of the task.
-        model: makes the network.
-        epochs: of a run.
-        samples: images to train on, `cifar.TRAIN` for all.
-    """
+    """Return a network on the first images of CIFAR-10 with augmentation, evaluated after each epoch."""
     return replace(
         TASKS["cifar10"],
         name=name,
@@ -121,10 +114,8 @@ def cifar10(name: str, title: str, model: Callable[[], torch.nn.Module], epochs:
     )
 
 
-def wide_nin() -> torch.nn.Module:
-    """Return Network-in-Network of the paper's width."""
-    return models.network_in_network(192, dropout=0.5)
-
+WIDE_NIN = partial(models.network_in_network, 192, dropout=0.5)
+"""Network-in-Network of the paper's width."""
 
 LONG = {
     task.name: task
@@ -132,7 +123,7 @@ LONG = {
         nano_gpt(2_000),
         lenet(20),
         nano_gpt(10_000),
-        cifar10("cifar10-nin-5", "CIFAR-10, Network-in-Network 192, 5 epochs", wide_nin, 5, cifar.TRAIN),
+        cifar10("cifar10-nin-5", "CIFAR-10, Network-in-Network 192, 5 epochs", WIDE_NIN, 5, cifar.TRAIN),
     )
 }
 REGIMES = {"gpt-2000": NANOGPT, "mnist-20": COSINE_ONLY, "gpt-10000": NANOGPT, "cifar10-nin-5": COSINE_ONLY}

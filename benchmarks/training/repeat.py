@@ -4,8 +4,7 @@ Without arguments it repeats all that is stored for digits and Burgers' equation
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,29 +13,12 @@ from benchmarks.training.console import Job, add_choice, command_parser, run_job
 from benchmarks.training.optimizers import TUNED
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
-from benchmarks.training.scores import Score, Spread, score, studies
+from benchmarks.training.scores import score, studies
 from benchmarks.training.study import Study, settings
 from benchmarks.training.tasks import TASKS
 from benchmarks.training.train import SEEDS, Advance, final_run, load, no_progress
 
 QUICK = ("digits", "burgers")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One number of a row: as stored, and again."""
-
-    name: str
-    stored: Spread
-    again: float
-
-    @property
-    def within(self) -> bool:
-        return self.stored.low <= self.again <= self.stored.high
-
-    def __str__(self) -> str:
-        spread = f"{self.stored.median:.4g} ({self.stored.low:.4g} … {self.stored.high:.4g})"
-        return f"{self.name} {self.again:.4g} for {spread}{'' if self.within else ', OUTSIDE'}"
 
 
 def again(stored: Mapping[str, Any], device: torch.device, advance: Advance = no_progress) -> list[dict[str, Any]]:
@@ -48,15 +30,16 @@ def again(stored: Mapping[str, Any], device: torch.device, advance: Advance = no
     return [final_run(run, splits, seed, advance) for seed in SEEDS]
 
 
-def compared(stored: Mapping[str, Any], finals: list[dict[str, Any]]) -> list[Comparison]:
-    """Return the losses and the test metric of a stored study beside those of runs made anew."""
+def compared(stored: Mapping[str, Any], finals: list[dict[str, Any]]) -> dict[str, bool]:
+    """Return, for each number of a study, a line with its medians, and whether the new one is in the stored spread."""
     before, now = (score({"final": records}, 0.0) for records in (stored["final"], finals))
-    parts: tuple[tuple[str, Callable[[Score], Spread]], ...] = (
-        ("training loss", lambda s: s.train),
-        ("validation loss", lambda s: s.validation),
-        ("test", lambda s: s.test),
-    )
-    return [Comparison(name, part(before), part(now).median) for name, part in parts]
+    found = {}
+    for name in ("train", "validation", "test"):
+        spread, median = getattr(before, name), getattr(now, name).median
+        within = spread.low <= median <= spread.high
+        line = f"{name} {median:.4g} for {spread.median:.4g} ({spread.low:.4g} … {spread.high:.4g})"
+        found[line + ("" if within else ", OUTSIDE")] = within
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         def work(advance: Advance) -> list[str]:
             comparisons = compared(study, again(study, options.device, advance))
-            within.append(all(comparison.within for comparison in comparisons))
-            return [f"{title}: {'; '.join(map(str, comparisons))}"]
+            within.append(all(comparisons.values()))
+            return [f"{title}: {'; '.join(comparisons)}"]
 
         return Job(title, TASKS[study["task"]].steps * len(SEEDS), work)
 

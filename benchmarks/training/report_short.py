@@ -175,14 +175,7 @@ def details(results: Results, regime: str) -> str:
 
 
 def by_task(results: Results, regime: str, heading: Callable[[str], str], cell: Callable[[str, str], str]) -> str:
-    """Return a table of a line for each optimizer and a column for each task, empty where it was not run.
-
-    Args:
-        results: the studies.
-        regime: theirs.
-        heading: of a task's column.
-        cell: of a task and an optimizer.
-    """
+    """Return a table with a column for each task, and a line for each optimizer, empty where it was not run."""
     tasks = tasks_of(results, regime)
     lines = []
     for row in rows_of(results, regime):

@@ -6,6 +6,7 @@ chosen settings call.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -125,10 +126,6 @@ def cifar_test() -> Split:
     return colour(images.x_test, images.y_test)
 
 
-def nin() -> nn.Module:
-    return models.network_in_network(18)
-
-
 # --- text -----------------------------------------------------------------------------------------------------------
 
 CONTEXT = 32
@@ -242,6 +239,8 @@ def classification(
     )
 
 
+NIN = partial(models.network_in_network, 18)
+
 ROWS = (
     classification(
         *("digits", "digits, perceptron", digits_fit, lambda: digits_splits()[2]),
@@ -275,7 +274,7 @@ ROWS = (
         batch=16,
         steps=400,
     ),
-    classification("cifar10", "CIFAR-10, Network-in-Network", cifar_fit, cifar_test, nin, steps=200),
+    classification("cifar10", "CIFAR-10, Network-in-Network", cifar_fit, cifar_test, NIN, steps=200),
 )
 
 TASKS = {task.name: task for task in ROWS}
