@@ -71,7 +71,7 @@ class Comparison:
     def behind(self) -> bool:
         """Whether it ends above the peer by more than the standard deviation of the peer's seeds.
 
-        Its own deviation does not count, lest a row be excused by seeds that diverge.
+        Its own deviation does not count: seeds that diverge would excuse it.
         """
         spread = self.peer.deviation if math.isfinite(self.peer.deviation) else 0.0
         return self.validation.mean > self.peer.mean + spread

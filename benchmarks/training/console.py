@@ -110,14 +110,14 @@ def run_jobs(jobs: Sequence[Job]) -> int:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    console, done = Console(), 0
-    with Progress(*columns, console=console, speed_estimate_period=600) as bars:
+    done = 0
+    with Progress(*columns, console=Console(), speed_estimate_period=600) as bars:
         bar = bars.add_task("", total=sum(job.steps for job in jobs))
         for job in jobs:
             bars.update(bar, description=job.title)
             try:
                 for line in job.work(lambda steps: bars.advance(bar, steps)):
-                    say(bars.console, line)
+                    bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
             except (MissingDataError, OtherProtocolError) as error:
                 errors[str(error)] = None
             done += job.steps
@@ -125,7 +125,3 @@ def run_jobs(jobs: Sequence[Job]) -> int:
     for error in errors:
         print(error, file=sys.stderr)
     return 1 if errors else 0
-
-
-def say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from benchmarks.training import cifar, long, models
-from benchmarks.training.console import command_parser, positive, say, seeds
+from benchmarks.training.console import command_parser, positive, seeds
 from benchmarks.training.data import MissingDataError
 from benchmarks.training.long import WIDE_NIN, cifar10
 from benchmarks.training.long_rows import CIFAR
@@ -129,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left = 60 * options.minutes - (time.perf_counter() - start)
     planned = epochs_of(seconds, left, len(options.optimizer) * len(options.seeds))
     for name in new:
-        say(Console(), f"{name}: {seconds[name]:.2f} s an epoch, {planned[name]} epochs a run")
+        print(f"{name}: {seconds[name]:.2f} s an epoch, {planned[name]} epochs a run")
     tasks = [task_of(n, epochs[name] or planned[name], options.samples, on) for name, n in networks.items()]
     runs = [
         long.run(task, COSINE_ONLY, CIFAR[row], seed)

@@ -50,6 +50,10 @@ def alone(optimizer: Callable[..., torch.optim.Optimizer]) -> Make:
     return make
 
 
+INNA, INNAPROP = alone(inna_torch.INNA), alone(inna_torch.INNAprop)
+SGD, ADAMW, NADAM = alone(torch.optim.SGD), alone(torch.optim.AdamW), alone(torch.optim.NAdam)
+
+
 def averaged(make: Make) -> Make:
     """Return how to train in the same way and evaluate an exponential average of the weights."""
 
@@ -139,13 +143,13 @@ ADAM = {"lr": ADAPTIVE_LR, "forget": FORGET, "forget_squares": FORGET_SQUARES}
 INERTIAL = {"forget": FORGET, "lead": LEAD}
 
 ROWS = (
-    Row("inna", "INNA", alone(inna_torch.INNA), inna, {"gain": GAIN, **INERTIAL}),
+    Row("inna", "INNA", INNA, inna, {"gain": GAIN, **INERTIAL}),
     Row(
-        *("innaprop", "INNAprop", alone(inna_torch.INNAprop), innaprop),
+        *("innaprop", "INNAprop", INNAPROP, innaprop),
         {"gain": ADAPTIVE_LR, **INERTIAL, "forget_squares": FORGET_SQUARES},
     ),
     Row(
-        *("innaprop-published", "INNAprop, published α, β", alone(inna_torch.INNAprop), published),
+        *("innaprop-published", "INNAprop, published α, β", INNAPROP, published),
         {"lr": ADAPTIVE_LR, "alpha_beta": Choice(((0.1, 0.9), (2.0, 2.0))), "weight_decay": WEIGHT_DECAY},
     ),
     Row(
@@ -154,15 +158,15 @@ ROWS = (
         tasks=("digits", "burgers"),
         regimes=("cosine",),
     ),
-    Row("sgd", "SGD", alone(torch.optim.SGD), dict, {"lr": GAIN, "weight_decay": WEIGHT_DECAY}),
+    Row("sgd", "SGD", SGD, dict, {"lr": GAIN, "weight_decay": WEIGHT_DECAY}),
     Row(
-        *("momentum", "SGD, momentum", alone(torch.optim.SGD), momentum),
+        *("momentum", "SGD, momentum", SGD, momentum),
         {"gain": GAIN, "forget": FORGET, "nesterov": Choice((False, True))},
     ),
     Row("adagrad", "Adagrad", alone(torch.optim.Adagrad), dict, {"lr": Log(1e-3, 1.0), "weight_decay": WEIGHT_DECAY}),
     Row("adam", "Adam", alone(torch.optim.Adam), adam, ADAM),
-    Row("adamw", "AdamW", alone(torch.optim.AdamW), adam, {**ADAM, "weight_decay": WEIGHT_DECAY}),
-    Row(*("nadam", "NAdam", alone(torch.optim.NAdam), adam, ADAM), tasks=("digits", "burgers", "mnist", "fashion")),
+    Row("adamw", "AdamW", ADAMW, adam, {**ADAM, "weight_decay": WEIGHT_DECAY}),
+    Row(*("nadam", "NAdam", NADAM, adam, ADAM), tasks=("digits", "burgers", "mnist", "fashion")),
 )
 
 OPTIMIZERS = {row.name: row for row in ROWS}

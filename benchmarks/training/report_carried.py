@@ -136,7 +136,7 @@ def long_runs(store: Store, name: str, like: str, title: str, peers: Mapping[str
         name: of the task in the results.
         like: the long task that has its rows and its metric.
         title: of the table.
-        peers: by row, what it is put beside; AdamW where it is not in there.
+        peers: by row, what it is compared with; AdamW for the others.
     """
     task, lines, on_cpu = LONG[like], [], True
     digits = "{:.2f}".format if task.higher_is_better else "{:.4g}".format

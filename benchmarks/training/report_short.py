@@ -41,19 +41,13 @@ def steps(score: Score) -> str:
     return f"{score.steps:g}" + (f" ({score.reached}/{score.seeds})" if score.reached < score.seeds else "")
 
 
-def first(found: dict[str, Score]) -> list[str]:
-    """Return those optimizers that reach the target in the fewest steps."""
-    least = min(s.steps for s in found.values())
-    return [row for row, s in found.items() if s.steps == least and math.isfinite(least)]
-
-
 def overview(results: Results, regime: str) -> str:
     """Return steps to target of all optimizers on all tasks, empty where one was not run; the fewest in bold."""
     rows = []
     for task in tasks_of(results, regime):
         found = scores(results, task, regime)
-        winners = first(found)
-        cells = {row: f"**{steps(s)}**" if row in winners else steps(s) for row, s in found.items()}
+        least = min(s.steps for s in found.values())
+        cells = {row: f"**{steps(s)}**" if s.steps == least < math.inf else steps(s) for row, s in found.items()}
         start = [TASKS[task].title, number(target(results, task, regime)), str(TASKS[task].steps)]
         rows.append([*start, *(cells.get(row, "") for row in rows_of(results, regime))])
     return table(["task", "target", "of steps", *(OPTIMIZERS[row].title for row in rows_of(results, regime))], rows)

@@ -7,15 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
-import inna_torch
 from benchmarks.training.console import command_parser
-from benchmarks.training.optimizers import Row, alone, fixed
+from benchmarks.training.optimizers import ADAMW, INNA, INNAPROP, SGD, Row, fixed
 from benchmarks.training.schedules import COSINE
 from benchmarks.training.tasks import TASKS, Task
 from benchmarks.training.train import Run, train_all
-
-INNA, INNAPROP = alone(inna_torch.INNA), alone(inna_torch.INNAprop)
-SGD, ADAMW = alone(torch.optim.SGD), alone(torch.optim.AdamW)
 
 ROWS = (
     fixed("inna-default", "INNA, defaults (0.1, 0.5, 0.1)", INNA, {}),

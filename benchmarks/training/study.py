@@ -6,8 +6,8 @@ optimizers, on all tasks and in both regimes; their variants, and summary-Newton
 
 Fairness rests on four rules. Every optimizer gets the same number of trials. What a trial may try is declared
 beforehand and drawn by a quasi-random sequence that no result influences. The trials with the least validation losses
-at the end of their runs are run again with another seed, and the one whose worse loss is the least is chosen, lest luck
-or the edge of stability decide. Only then, with seeds that took no part in the choice, is the test split used.
+at the end of their runs are run again with another seed, and the one whose worse loss is the least is chosen, so that
+neither luck nor the edge of stability decides. Only then is the test split used, with seeds that took no part in this.
 """
 
 import argparse

@@ -12,15 +12,14 @@ from typing import Any
 import torch
 
 import inna_core
-import inna_torch
 from benchmarks.training.console import Job, add_choice, command_parser, run_jobs
-from benchmarks.training.optimizers import Row, alone
+from benchmarks.training.optimizers import INNA, Row
 from benchmarks.training.results import Store, rounded
 from benchmarks.training.schedules import COSINE, POWER, Regime
 from benchmarks.training.tasks import TASKS, Task
 from benchmarks.training.train import Advance, Run, load, no_progress, train
 
-ROW = Row("inna", "INNA", alone(inna_torch.INNA))
+ROW = Row("inna", "INNA", INNA)
 TASK_NAMES = ("digits", "mnist")
 SEED = 0
 

@@ -161,11 +161,11 @@ def train(run: Run, splits: Splits, seed: int, *, curve: bool, advance: Advance 
                 total += loss.detach()
             mean = float(total) / interval  # waits for an accelerator
             seconds += clock() - start
-            advance(interval)
             due = math.isfinite(mean) and (curve or last == task.steps)
             loss = mean_loss(task, evaluated, validation) if due else None
             finished = math.isfinite(mean) and (loss is None or math.isfinite(loss))
             evaluations.append(Evaluation(last, seconds, *((mean, loss) if finished else (math.nan, None))))
+            advance(interval)
             if not finished:
                 advance(task.steps - last)
                 break

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 import inna_core
-import inna_torch
 from benchmarks.training.console import command_parser
-from benchmarks.training.optimizers import Row, alone
+from benchmarks.training.optimizers import ADAMW, INNA, INNAPROP, NADAM, SGD, Make, Row
 from benchmarks.training.results import Store, tuned_setting
 from benchmarks.training.schedules import COSINE
 from benchmarks.training.tasks import TASKS, Task
@@ -75,40 +74,36 @@ def lead_name(base: str, lead: float | None) -> str:
     return f"{base}-lead-{'m' if lead is None else f'{lead:g}'}"
 
 
-def with_leads(base: str, title: str, optimizer: Any, convert: Callable[..., Any]) -> list[Row]:
+def with_leads(base: str, title: str, make: Make, convert: Callable[..., dict[str, Any]]) -> list[Row]:
     def row(lead: float | None) -> Row:
-        title_of_lead = "1 + m" if lead is None else f"{lead:g}"
-        name = lead_name(base, lead)
-        return Row(name, f"{title}, lead {title_of_lead}", alone(optimizer), lambda setting: convert(setting, lead))
+        shown = "1 + m" if lead is None else f"{lead:g}"
+        return Row(lead_name(base, lead), f"{title}, lead {shown}", make, lambda setting: convert(setting, lead))
 
     return [row(lead) for lead in LEADS]
 
 
 BY_PEER = {
     "momentum": (
-        Row("momentum", "SGD, Nesterov", alone(torch.optim.SGD), lambda setting: {**sgd(setting), "nesterov": True}),
-        Row("heavy-ball", "SGD, heavy ball", alone(torch.optim.SGD), sgd),
-        *with_leads("inna", "INNA", inna_torch.INNA, inna_of_sgd),
+        Row("momentum", "SGD, Nesterov", SGD, lambda setting: {**sgd(setting), "nesterov": True}),
+        Row("heavy-ball", "SGD, heavy ball", SGD, sgd),
+        *with_leads("inna", "INNA", INNA, inna_of_sgd),
         Row(
-            *("inna", "INNA, α and β constant", alone(inna_torch.INNA)),
+            *("inna", "INNA, α and β constant", INNA),
             lambda setting: alpha_beta(inna_core.INNA, inna_of_sgd(setting, None)),
         ),
     ),
     "adamw": (
-        Row("adamw", "AdamW", alone(torch.optim.AdamW), adamw),
-        Row("adamw-less", "AdamW, lr a third less", alone(torch.optim.AdamW), lambda setting: adamw(setting, 2 / 3)),
-        Row("adamw-more", "AdamW, lr a third more", alone(torch.optim.AdamW), lambda setting: adamw(setting, 4 / 3)),
+        Row("adamw", "AdamW", ADAMW, adamw),
+        Row("adamw-less", "AdamW, lr a third less", ADAMW, lambda setting: adamw(setting, 2 / 3)),
+        Row("adamw-more", "AdamW, lr a third more", ADAMW, lambda setting: adamw(setting, 4 / 3)),
+        Row("nadam", "NAdam", NADAM, lambda setting: {**adamw(setting), "decoupled_weight_decay": True}),
+        *with_leads("innaprop", "INNAprop", INNAPROP, innaprop_of_adamw),
         Row(
-            *("nadam", "NAdam", alone(torch.optim.NAdam)),
-            lambda setting: {**adamw(setting), "decoupled_weight_decay": True},
-        ),
-        *with_leads("innaprop", "INNAprop", inna_torch.INNAprop, innaprop_of_adamw),
-        Row(
-            *("innaprop-lead-m-less", "INNAprop, lead 1 + m, lr a third less", alone(inna_torch.INNAprop)),
+            *("innaprop-lead-m-less", "INNAprop, lead 1 + m, lr a third less", INNAPROP),
             lambda setting: innaprop_of_adamw(setting, None, 2 / 3),
         ),
         Row(
-            *("innaprop", "INNAprop, α and β constant", alone(inna_torch.INNAprop)),
+            *("innaprop", "INNAprop, α and β constant", INNAPROP),
             lambda setting: alpha_beta(inna_core.INNAprop, innaprop_of_adamw(setting, None)),
         ),
     ),

@@ -180,7 +180,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
 
 
 def test_nanogpts_gradients_are_clipped() -> None:
-    """SGD with lr 1 moves by the gradient, whose norm is 5 for each of two parameters."""
+    """SGD with lr 1 moves by the gradient: of two parameters, each with 5, it has norm 1 after clipping."""
     model = torch.nn.Linear(1, 1)
     optimizer, _ = nanogpt(torch.optim.SGD)(model, None, lr=1.0, weight_decay=0.0)
     before = torch.cat([p.detach().flatten() for p in model.parameters()])
@@ -193,11 +193,11 @@ def test_nanogpts_gradients_are_clipped() -> None:
 
 def test_a_long_row_is_extended_by_seeds_and_resumed(tmp_path: Path) -> None:
     store, task = Store(tmp_path), short_line()
-    told: list[int] = []
+    reported: list[int] = []
     for seed in (2, 1, 2):
-        stored = train.complete(long.run(task, REGIME, ROW, seed), store, CPU, told.append)
+        stored = train.complete(long.run(task, REGIME, ROW, seed), store, CPU, reported.append)
     assert [run["seed"] for run in stored["final"]] == [1, 2]
-    assert sum(told) == 3 * task.steps
+    assert sum(reported) == 3 * task.steps
     first = stored["final"][0]
     assert len(first["evaluations"]) == task.evaluations
     assert first["evaluations"][-1]["validation"] < first["evaluations"][0]["validation"]
@@ -212,11 +212,11 @@ def test_a_long_row_is_extended_by_seeds_and_resumed(tmp_path: Path) -> None:
 def test_a_long_run_that_diverges_says_so(tmp_path: Path) -> None:
     task = short_line()
     row = fixed("sgd", "SGD", alone(torch.optim.SGD), {"lr": 1e20})
-    told: list[int] = []
-    stored = train.complete(long.run(task, REGIME, row, 1), Store(tmp_path), CPU, told.append)
+    reported: list[int] = []
+    stored = train.complete(long.run(task, REGIME, row, 1), Store(tmp_path), CPU, reported.append)
     (run,) = stored["final"]
     assert not run["finished"]
-    assert sum(told) == task.steps
+    assert sum(reported) == task.steps
     assert json.loads(Store(tmp_path).path(*long.names("line", "sgd")).read_text())["final"][0]["test"] is None
 
 

@@ -55,10 +55,10 @@ def test_cosine_rises_and_falls() -> None:
 class Recorder(inna_torch.INNA):
     """INNA that remembers its hyperparameters."""
 
-    seen: list[dict[str, float]]
+    steps: list[dict[str, float]]
 
     def step(self, closure: Any = None) -> Any:
-        Recorder.seen.append({name: self.param_groups[0][name] for name in ("lr", "alpha", "beta")})
+        Recorder.steps.append({name: self.param_groups[0][name] for name in ("lr", "alpha", "beta")})
         return super().step(closure)
 
 
@@ -73,13 +73,13 @@ COSINE = [warmup_cosine(EVALUATIONS, 1)(k) for k in range(EVALUATIONS)]
 def test_a_run_follows_its_schedule(
     regime: str, drawn: dict[str, float], factors: list[float], powers: dict[str, float]
 ) -> None:
-    Recorder.seen = []
+    Recorder.steps = []
     peak = {"lr": 0.1, "alpha": 0.4, "beta": 0.2}
     row = Row("recorder", "recorder", alone(Recorder), powers=powers)
     trained(row, regime, {**peak, **drawn})
     for name, value in peak.items():
         expected = [value * factor ** powers.get(name, 0.0) for factor in factors]
-        np.testing.assert_allclose([seen[name] for seen in Recorder.seen], expected)
+        np.testing.assert_allclose([step[name] for step in Recorder.steps], expected)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from benchmarks.training.tasks import EVALUATIONS, TASKS
 
 
 def numbered(count: int, start: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return images of which each is told from the others by its first three bytes."""
+    """Return images of which each is distinguished from the others by its first three bytes."""
     images = np.zeros((count, *shape), np.uint8)
     flat, index = images.reshape(count, -1), np.arange(start, start + count)
     flat[:, 0], flat[:, 1], flat[:, 2] = index // 65536, index // 256 % 256, index % 256
@@ -206,7 +206,7 @@ def test_downloads_are_asked_for_and_understood(
     assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
 
 
-def test_a_download_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> Any:
         raise OSError("no route to host")
 

@@ -46,16 +46,16 @@ def test_settings_lie_in_their_space_and_a_larger_budget_begins_alike() -> None:
 
 
 def test_the_test_split_is_used_for_the_chosen_setting_only(tmp_path: Path) -> None:
-    store, seen = Store(tmp_path), []
+    store, uses = Store(tmp_path), []
     plain = line()
 
     def test() -> tasks.Split:
         stored = store.read("line", "power", "inna")
-        seen.append((len(stored["tuning"]), len(stored["second"])))
+        uses.append((len(stored["tuning"]), len(stored["second"])))
         return plain.test()
 
     result = complete(study(5, replace(plain, test=test)), store, CPU)
-    assert seen == [(5, 3)] * 3
+    assert uses == [(5, 3)] * 3
     assert [final["seed"] for final in result["final"]] == list(SEEDS)
     assert {TUNING_SEED, SECOND_SEED}.isdisjoint(SEEDS)
     assert all("test" not in trial for trial in (*result["tuning"], *result["second"]))
@@ -82,11 +82,11 @@ def test_a_run_repeats_itself() -> None:
 
 
 def test_a_run_that_diverges_ends_early_and_loses(tmp_path: Path) -> None:
-    told: list[int] = []
+    reported: list[int] = []
     row = replace(OPTIMIZERS["sgd"], space={"lr": Log(1e20, 1e21)})
     s = replace(study(2, regime="cosine"), row=row)
-    result = complete(s, Store(tmp_path), CPU, told.append)
-    assert sum(told) == s.steps
+    result = complete(s, Store(tmp_path), CPU, reported.append)
+    assert sum(reported) == s.steps
     assert [trial["validation"] for trial in result["tuning"]] == [None, None]
     assert all(not final["finished"] and final["test"] is None for final in result["final"])
     assert scores.score(result, 1.0).reached == 0
@@ -167,12 +167,12 @@ def test_an_interrupted_study_ends_as_one_that_was_not(runs: int, tmp_path: Path
     store = Store(tmp_path / "parts")
     with pytest.raises(KeyboardInterrupt):
         complete(study(4), store, CPU, interrupt)
-    told: list[int] = []
-    complete(study(4), store, CPU, told.append)
+    reported: list[int] = []
+    complete(study(4), store, CPU, reported.append)
     names = study(4).names
     assert timeless(store.read(*names)) == timeless(Store(tmp_path / "whole").read(*names))
     assert timeless(store.read(*names)["tuning"]) == timeless(json.loads(json.dumps(whole["tuning"])))
-    assert sum(told) == study(4).steps
+    assert sum(reported) == study(4).steps
 
 
 def test_a_larger_budget_extends_a_smaller(tmp_path: Path) -> None:
