@@ -19,23 +19,23 @@ import importlib
 import sys
 from importlib.util import find_spec
 
-UNTUNED = {"torch": "torch", "numpy": "numpy", "sklearn": "scikit-learn", "scipy": "scipy"}
-TRAINING = {**UNTUNED, "optuna": "optuna"}
+BASE = {"torch": "torch", "numpy": "numpy", "sklearn": "scikit-learn", "scipy": "scipy", "rich": "rich"}
+IMAGES = {**BASE, "PIL": "pillow"}
 # a command's module, and the packages it needs with the names by which pip knows them
 COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
-    "training": ("benchmarks.training.command", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
-    "training-sweep": ("benchmarks.training.sweep", {**TRAINING, "rich": "rich"}),
-    "training-transfer": ("benchmarks.training.transfer", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
-    "training-ablation": ("benchmarks.training.ablation", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
-    "training-long": ("benchmarks.training.long", {**UNTUNED, "rich": "rich"}),
-    "training-gpu": ("benchmarks.training.gpu", {**UNTUNED, "PIL": "pillow", "rich": "rich"}),
+    "training": ("benchmarks.training.study", {**IMAGES, "optuna": "optuna"}),
+    "training-sweep": ("benchmarks.training.sweep", BASE),
+    "training-transfer": ("benchmarks.training.transfer", IMAGES),
+    "training-ablation": ("benchmarks.training.ablation", IMAGES),
+    "training-long": ("benchmarks.training.long", BASE),
+    "training-gpu": ("benchmarks.training.gpu", IMAGES),
     "training-free": (
         "benchmarks.training.free",
-        {**TRAINING, "rich": "rich", "prodigyopt": "prodigyopt", "schedulefree": "schedulefree"},
+        {**BASE, "prodigyopt": "prodigyopt", "schedulefree": "schedulefree"},
     ),
-    "training-starts": ("benchmarks.training.starts", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
-    "training-repeat": ("benchmarks.training.repeat", {**TRAINING, "PIL": "pillow", "rich": "rich"}),
-    "training-report": ("benchmarks.training.report", {**TRAINING, "matplotlib": "matplotlib", "rich": "rich"}),
+    "training-starts": ("benchmarks.training.starts", IMAGES),
+    "training-repeat": ("benchmarks.training.repeat", {**IMAGES, "optuna": "optuna"}),
+    "training-report": ("benchmarks.training.report", {**BASE, "optuna": "optuna", "matplotlib": "matplotlib"}),
     "dynamics": ("benchmarks.dynamics.command", {"numpy": "numpy", "matplotlib": "matplotlib"}),
 }
 

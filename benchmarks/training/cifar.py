@@ -5,6 +5,7 @@ state and batch normalization's statistics are float32. A CPU computes in float3
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,12 @@ def image_bytes(images: np.ndarray, labels: np.ndarray) -> Split:
     return x, torch.tensor(labels.astype(np.int64))
 
 
+@cache
 def fit(samples: int = TRAIN) -> tuple[Split, Split]:
-    """Return the first training images and the last 5,000, for validation; with fewer, the fifth after the first."""
+    """Return the first training images and the last 5,000, for validation; with fewer, the fifth after the first.
+
+    They are kept, since several networks train on them in minutes, and the JPEG files take seconds to read.
+    """
     held_out = min(VALIDATION, max(1, samples // 5))
     images = data.cifar10(TRAIN + VALIDATION if samples == TRAIN else samples + held_out, 1)
     x, y = images.x_train, images.y_train

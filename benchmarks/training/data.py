@@ -1,4 +1,7 @@
-"""Where the data sets come from: a folder of the user's, the system's packages, or a framework's own download."""
+"""Where the data sets come from: a folder of the user's, the system's packages, or a framework's own download.
+
+All loaders raise MissingDataError if a data set is not there and cannot be downloaded.
+"""
 
 import gzip
 import io
@@ -40,11 +43,7 @@ def missing(name: str, how: str) -> MissingDataError:
 
 
 def mnist() -> Images:
-    """Return MNIST.
-
-    Raises:
-        MissingDataError: if it is not there and cannot be downloaded.
-    """
+    """Return MNIST."""
     path = folder() / "mnist_60k.npz"
     if path.exists():
         with np.load(path) as file:
@@ -53,11 +52,7 @@ def mnist() -> Images:
 
 
 def fashion() -> Images:
-    """Return Fashion-MNIST.
-
-    Raises:
-        MissingDataError: if it is not there and cannot be downloaded.
-    """
+    """Return Fashion-MNIST."""
     for place in (folder(), folder() / "fashion-mnist", SYSTEM_FASHION):
         files = [place / f"{name}-ubyte.gz" for name in IDX]
         if all(file.exists() for file in files):
@@ -77,15 +72,7 @@ def idx(path: Path) -> np.ndarray:
 
 
 def cifar10(train: int, test: int) -> Images:
-    """Return the first images of CIFAR-10.
-
-    Args:
-        train: how many of the training set.
-        test: how many of the test set.
-
-    Raises:
-        MissingDataError: if it is not there and cannot be downloaded.
-    """
+    """Return the first so many images of CIFAR-10 for training and for testing."""
     path = folder() / "cifar10_60k_jpeg.npz"
     if not path.exists():
         whole = downloaded("CIFAR10", "cifar10", "cifar10_60k_jpeg.npz (JPEG bytes jpg_*, offsets off_*, labels y_*)")
@@ -108,11 +95,7 @@ def jpegs(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def shakespeare() -> str:
-    """Return the text of tiny Shakespeare.
-
-    Raises:
-        MissingDataError: if it is not there.
-    """
+    """Return the text of tiny Shakespeare."""
     path = folder() / "tinyshakespeare.txt"
     if not path.exists():
         how = (
@@ -124,11 +107,7 @@ def shakespeare() -> str:
 
 
 def downloaded(torchvision_name: str, keras_name: str, what: str) -> Images:
-    """Return a data set by way of torchvision or Keras, whichever is installed.
-
-    Raises:
-        MissingDataError: if neither is installed, or the download fails.
-    """
+    """Return a data set by way of torchvision or Keras, whichever is installed."""
     why = ""
     try:
         if find_spec("torchvision") is not None:

@@ -15,13 +15,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
-from benchmarks.training import figures_carried
+from benchmarks.training import gpu
+from benchmarks.training.carried_scores import GPT_TASK, TITLES, finals_of
 from benchmarks.training.optimizers import OPTIMIZERS
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
-from benchmarks.training.scores import FAMILY, Results, load, target, tasks_of
+from benchmarks.training.scores import FAMILY, Results, curve, studies, target, tasks_of
 from benchmarks.training.sweep import SWEEPS, finished
 from benchmarks.training.tasks import TASKS
+from benchmarks.training.transfer import BY_NAME
 
 
 def digest(store: Store) -> str:
@@ -33,21 +35,13 @@ def digest(store: Store) -> str:
 
 
 def draw(store: Store, folder: Path) -> list[Path]:
-    """Write all figures for which there are results.
-
-    Args:
-        store: the results.
-        folder: where the PNG files go.
-
-    Returns:
-        The files written.
-    """
+    """Write all figures for which there are results into a folder, as PNG files, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    results = load(store)
+    results = studies(store)
     figures = {f"training-{regime}": curves(results, regime) for regime in REGIMES if tasks_of(results, regime)}
     sweeps = {task: finished(store, task, "alpha-beta") for task in TASKS}
     figures["training-alpha-beta"] = heat_maps({task: sweep for task, sweep in sweeps.items() if sweep})
-    figures["training-carried"] = figures_carried.carried(store)
+    figures["training-carried"] = carried(store)
     written = []
     for name, figure in figures.items():
         written.append(folder / f"{name}.png")
@@ -67,9 +61,9 @@ def curves(results: Results, regime: str) -> Any:
         for i, (name, row) in enumerate(OPTIMIZERS.items()):
             if (task, regime, name) not in results:
                 continue
-            steps, losses = median_curve(results[task, regime, name]["final"])
+            medians = curve(results[task, regime, name]["final"], statistics.median, math.nan)
             style = {"linewidth": 2.2} if name in FAMILY else {"linewidth": 1.2, "linestyle": "--"}
-            axis.plot(steps, losses, color=colours(i), label=row.title, **style)
+            axis.plot(medians.steps, medians.losses, color=colours(i), label=row.title, **style)
         axis.axhline(target(results, task, regime), color="black", linewidth=0.8)
         axis.set(title=TASKS[task].title, xlabel="step", yscale="log")
         axis.grid(visible=True, which="both", alpha=0.25)
@@ -84,16 +78,6 @@ def curves(results: Results, regime: str) -> Any:
     return figure
 
 
-def median_curve(finals: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[float]]:
-    longest = max((final["looks"] for final in finals), key=len)
-    steps = [look["step"] for look in longest]
-    losses = []
-    for i in range(len(steps)):
-        seen = [final["looks"][i]["validation"] if i < len(final["looks"]) else None for final in finals]
-        losses.append(statistics.median(math.nan if loss is None else loss for loss in seen))
-    return steps, losses
-
-
 def heat_maps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Return INNA's final validation loss over alpha and beta, a panel for each task and lr."""
     axes_of = SWEEPS["alpha-beta"].axes
@@ -106,8 +90,8 @@ def heat_maps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
         best = min(loss for loss in losses.values() if loss is not None)
         image: Any = None
         for axis, lr in zip(line, lrs, strict=True):
-            drawn = [[losses.get((lr, alpha, beta)) for beta in betas] for alpha in alphas]
-            values = np.asarray([[np.nan if loss is None else loss for loss in row] for row in drawn])
+            grid = [[losses.get((lr, alpha, beta)) for beta in betas] for alpha in alphas]
+            values = np.asarray(grid, dtype=float)  # NaN where a run diverged
             norm = LogNorm(best, 30 * best)
             image = axis.imshow(values, norm=norm, origin="lower", cmap="viridis_r")
             axis.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
@@ -117,4 +101,45 @@ def heat_maps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
                 shown, dark = (f"{value:.2g}", norm(value) > 0.5) if np.isfinite(value) else ("×", False)
                 axis.text(j, i, shown, ha="center", va="center", fontsize=8, color="white" if dark else "black")
         figure.colorbar(image, ax=list(line), label="validation loss")
+    return figure
+
+
+STYLES = {
+    "adamw": {"color": "black", "linestyle": "--"},
+    "nadam": {"color": "tab:green", "linestyle": ":"},
+    "innaprop-lead-1": {"color": "tab:gray"},
+    "innaprop-lead-m": {"color": "tab:blue", "linewidth": 2},
+    "innaprop-lead-3": {"color": "tab:red", "linewidth": 2},
+}
+
+
+def carried(store: Store) -> Any:
+    """Return the mean validation loss from AdamW's settings, a panel for each task, the short ones first."""
+    shown = (*TASKS, GPT_TASK, "gpt-10000", "mnist-20", *(network.task for network in gpu.NETWORKS.values()))
+    tasks = [task for task in shown if finals_of(store, task, "adamw")]
+    columns = 4
+    rows = math.ceil(len(tasks) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 3.2 * rows), dpi=90, squeeze=False)
+    for axis, task in zip(axes.flat, tasks, strict=False):
+        adamw = finals_of(store, task, "adamw")
+        for name, style in STYLES.items():
+            finals = finals_of(store, task, name)
+            if {f["seed"] for f in finals} == {f["seed"] for f in adamw}:  # a curve of other seeds would mislead
+                mean = curve(finals)
+                axis.plot(mean.steps, mean.losses, label=BY_NAME[name].title, **style)
+        axis.axhline(curve(adamw).last, color="black", linewidth=0.6)
+        axis.set(title=TITLES[task], xlabel="step", yscale="log")
+        late = [line.get_ydata()[len(line.get_ydata()) // 8 :] for line in axis.lines[:-1]]
+        losses = [loss for line in late for loss in line if math.isfinite(loss)]
+        axis.set_ylim(0.97 * min(losses), 1.03 * max(losses))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}" if max(losses) < 10 * min(losses) else "")
+        axis.tick_params(axis="y", which="both", labelsize=7)
+        axis.grid(visible=True, which="both", alpha=0.25)
+    for axis in list(axes.flat)[len(tasks) :]:
+        axis.axis("off")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.set_layout_engine("constrained")
+    figure.suptitle("AdamW's settings carried over, nothing tuned: mean validation loss; AdamW's last one in black")
     return figure

@@ -1,73 +1,83 @@
 """The optimizers of the long runs, with their settings: nothing is tuned but the lr of AdamW, and then INNAprop's."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 import inna_torch
+from benchmarks.training.optimizers import Loss, Made, Make, Row, alone, fixed
+
+Optimizer = Callable[..., torch.optim.Optimizer]
+CLIP = 1.0
+"""The greatest norm of the GPT's gradients."""
+How = Callable[[Optimizer], Make]
+"""How a task trains with an optimizer: `alone` or `nanogpt`."""
 
 
-@dataclass(frozen=True)
-class LongRow:
-    """An optimizer with its setting.
+def nanogpt(optimizer: Optimizer) -> Make:
+    """Return how nanoGPT trains with an optimizer: only matrices decay, and gradients are clipped."""
 
-    Attributes:
-        name: on the command line and in the results.
-        title: in tables.
-        optimizer: makes it, from param groups.
-        setting: its arguments.
-    """
+    def make(model: torch.nn.Module, _: Loss, *, weight_decay: float, **arguments: Any) -> Made:
+        matrices = [p for p in model.parameters() if p.ndim >= 2]
+        others = [p for p in model.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        made = optimizer(groups, **arguments)
 
-    name: str
-    title: str
-    optimizer: Callable[..., torch.optim.Optimizer]
-    setting: Mapping[str, Any]
+        def clip(*_: Any) -> None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+
+        made.register_step_pre_hook(clip)
+        return made, model
+
+    return make
 
 
-def by_name(*rows: LongRow) -> dict[str, LongRow]:
+def by_name(*rows: Row) -> dict[str, Row]:
     return {row.name: row for row in rows}
 
 
-def adamw(name: str, lr: float, betas: tuple[float, float], decay: float) -> LongRow:
+def adamw(name: str, lr: float, betas: tuple[float, float], decay: float, how: How = alone) -> Row:
     setting = {"lr": lr, "betas": betas, "weight_decay": decay}
-    return LongRow(name, f"AdamW, lr {lr:g}", torch.optim.AdamW, setting)
+    return fixed(name, f"AdamW, lr {lr:g}", how(torch.optim.AdamW), setting)
 
 
-def innaprop(lead: float, lr: float, betas: tuple[float, float], decay: float) -> LongRow:
+def innaprop(lead: float, lr: float, betas: tuple[float, float], decay: float, how: How = alone) -> Row:
     """Return INNAprop with a setting of AdamW."""
     setting = {"lr": lr, "momentum": betas[0], "lead": lead, "sigma": betas[1], "weight_decay": decay}
-    return LongRow(f"innaprop-{lead:g}", f"INNAprop, AdamW's setting, lead {lead:g}", inna_torch.INNAprop, setting)
+    return fixed(f"innaprop-{lead:g}", f"INNAprop, AdamW's setting, lead {lead:g}", how(inna_torch.INNAprop), setting)
 
 
-def converted(lr: float, betas: tuple[float, float], decay: float) -> LongRow:
+def converted(lr: float, betas: tuple[float, float], decay: float, how: How = alone) -> Row:
     """Return INNAprop with the alpha and beta that AdamW's setting has at its peak lr: momentum rises as lr falls."""
     peak, lead = math.sqrt(lr * (1 - betas[0])), 1 + betas[0]
     setting = {"lr": peak, "alpha": (1 - betas[0]) / peak, "beta": lead * peak, "sigma": betas[1]}
     title = "INNAprop, AdamW's setting, alpha and beta constant"
     # Decoupled decay multiplies by 1 - lr * weight_decay in both forms, so the product is kept.
-    return LongRow("innaprop-converted", title, inna_torch.INNAprop, {**setting, "weight_decay": decay * lr / peak})
+    setting["weight_decay"] = decay * lr / peak
+    return fixed("innaprop-converted", title, how(inna_torch.INNAprop), setting)
 
 
-def decayed(row: LongRow, decay: float) -> LongRow:
+def decayed(row: Row, decay: float) -> Row:
     """Return a row with another weight decay."""
-    setting = {**row.setting, "weight_decay": decay}
-    return LongRow(f"{row.name}-decay-{decay:g}", f"{row.title}, decay {decay:g}", row.optimizer, setting)
+    setting = {**row.arguments({}), "weight_decay": decay}
+    return fixed(f"{row.name}-decay-{decay:g}", f"{row.title}, decay {decay:g}", row.make, setting)
 
 
-def at_lr(row: LongRow, name: str, lr: float) -> LongRow:
+def at_lr(row: Row, name: str, lr: float) -> Row:
     """Return a row with another lr, and a name that ends accordingly."""
-    return LongRow(f"{row.name}-{name}", f"{row.title}, lr {lr:g}", row.optimizer, {**row.setting, "lr": lr})
+    return fixed(f"{row.name}-{name}", f"{row.title}, lr {lr:g}", row.make, {**row.arguments({}), "lr": lr})
 
 
-def published(name: str, pair: tuple[float, float], lr: float, decay: float, *, true: bool, sigma: float) -> LongRow:
+def published(
+    name: str, pair: tuple[float, float], lr: float, sigma: float, decay: float, how: How = alone, *, true: bool = False
+) -> Row:
     """Return INNAprop with one of the paper's pairs, with the published decay or the true one."""
     alpha, beta = pair
     setting = {"lr": lr, "alpha": alpha, "beta": beta, "sigma": sigma, "weight_decay": decay}
     title = f"INNAprop ({alpha:g}, {beta:g}), lr {lr:g}, {'true' if true else 'published'} decay"
-    return LongRow(name, title, inna_torch.INNAprop, {**setting, "published_decay": not true})
+    return fixed(name, title, how(inna_torch.INNAprop), {**setting, "published_decay": not true})
 
 
 CONSTANT_MOMENTUM = {"momentum_decay": 1e9, "decoupled_weight_decay": True}
@@ -79,22 +89,22 @@ DECAYS = (0.01, 0.3, 1.0)
 DECAYED = ("adamw", "innaprop-3", "innaprop-published", "innaprop-true")
 """The rows that are run with them."""
 GPT_CARRIED = by_name(
-    adamw("adamw", 3e-3, GPT_BETAS, GPT_DECAY),
-    *(innaprop(lead, 3e-3, GPT_BETAS, GPT_DECAY) for lead in (1.9, 3.0, 1.0, 5.0)),
-    adamw("adamw-less", 2e-3, GPT_BETAS, GPT_DECAY),
-    adamw("adamw-more", 4e-3, GPT_BETAS, GPT_DECAY),
-    converted(3e-3, GPT_BETAS, GPT_DECAY),
-    LongRow(
-        *("nadam", "NAdam, lr 0.003", torch.optim.NAdam),
+    adamw("adamw", 3e-3, GPT_BETAS, GPT_DECAY, nanogpt),
+    *(innaprop(lead, 3e-3, GPT_BETAS, GPT_DECAY, nanogpt) for lead in (1.9, 3.0, 1.0, 5.0)),
+    adamw("adamw-less", 2e-3, GPT_BETAS, GPT_DECAY, nanogpt),
+    adamw("adamw-more", 4e-3, GPT_BETAS, GPT_DECAY, nanogpt),
+    converted(3e-3, GPT_BETAS, GPT_DECAY, nanogpt),
+    fixed(
+        *("nadam", "NAdam, lr 0.003", nanogpt(torch.optim.NAdam)),
         {"lr": 3e-3, "betas": GPT_BETAS, "weight_decay": GPT_DECAY, "decoupled_weight_decay": True},
     ),
-    LongRow(
-        *("nadam-constant", "NAdam, constant momentum, lr 0.003", torch.optim.NAdam),
+    fixed(
+        *("nadam-constant", "NAdam, constant momentum, lr 0.003", nanogpt(torch.optim.NAdam)),
         {"lr": 3e-3, "betas": GPT_BETAS, "weight_decay": GPT_DECAY, **CONSTANT_MOMENTUM},
     ),
-    published("innaprop-published", (0.1, 0.9), 3e-3, GPT_DECAY, true=False, sigma=0.99),
-    published("innaprop-true", (0.1, 0.9), 3e-3, GPT_DECAY, true=True, sigma=0.99),
-    published("innaprop-published-2", (2.0, 2.0), 3e-3, GPT_DECAY, true=False, sigma=0.99),
+    published("innaprop-published", (0.1, 0.9), 3e-3, 0.99, GPT_DECAY, nanogpt),
+    published("innaprop-true", (0.1, 0.9), 3e-3, 0.99, GPT_DECAY, nanogpt, true=True),
+    published("innaprop-published-2", (2.0, 2.0), 3e-3, 0.99, GPT_DECAY, nanogpt),
 )
 
 GPT = {
@@ -105,17 +115,17 @@ GPT = {
 MNIST_BETAS, MNIST_DECAY = (0.9, 0.999), 0.01
 SGD = {"lr": 0.05, "momentum": 0.9}
 MNIST = by_name(
-    LongRow("adam", "Adam, lr 0.001", torch.optim.Adam, {"lr": 1e-3, "betas": MNIST_BETAS}),
+    fixed("adam", "Adam, lr 0.001", alone(torch.optim.Adam), {"lr": 1e-3, "betas": MNIST_BETAS}),
     adamw("adamw", 1e-3, MNIST_BETAS, MNIST_DECAY),
     adamw("adamw-less", 5e-4, MNIST_BETAS, MNIST_DECAY),
     adamw("adamw-more", 2e-3, MNIST_BETAS, MNIST_DECAY),
-    LongRow("momentum", "SGD, Nesterov, lr 0.05", torch.optim.SGD, {**SGD, "nesterov": True}),
-    LongRow("inna-1.9", "INNA, SGD's setting, lead 1.9", inna_torch.INNA, {**SGD, "lead": 1.9}),
+    fixed("momentum", "SGD, Nesterov, lr 0.05", alone(torch.optim.SGD), {**SGD, "nesterov": True}),
+    fixed("inna-1.9", "INNA, SGD's setting, lead 1.9", alone(inna_torch.INNA), {**SGD, "lead": 1.9}),
     *(innaprop(lead, 1e-3, MNIST_BETAS, MNIST_DECAY) for lead in (1.9, 3.0)),
     *(at_lr(innaprop(1.9, 1e-3, MNIST_BETAS, MNIST_DECAY), name, lr) for name, lr in (("less", 5e-4), ("more", 2e-3))),
     converted(1e-3, MNIST_BETAS, MNIST_DECAY),
     *(
-        published(f"innaprop-{name}", pair, 1e-3, MNIST_DECAY, true=False, sigma=0.999)
+        published(f"innaprop-{name}", pair, 1e-3, 0.999, MNIST_DECAY)
         for name, pair in (("published", (0.1, 0.9)), ("published-1", (1.0, 1.0)), ("published-2", (2.0, 2.0)))
     ),
 )
@@ -124,14 +134,14 @@ CIFAR_BETAS, CIFAR_DECAY = (0.9, 0.999), 0.01
 CIFAR_SGD, CIFAR_L2 = {"lr": 0.1, "momentum": 0.9}, 5e-4
 
 
-def l2_regularized(optimizer: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+def l2_regularized(optimizer: Optimizer) -> Optimizer:
     """Return an optimizer with the argument `l2`, whose multiple of the parameters is added to their gradients.
 
     This is what SGD does with its `weight_decay`, while INNA's is decoupled.
     """
 
-    def make(groups: Any, *, l2: float, **setting: Any) -> torch.optim.Optimizer:
-        made = optimizer(groups, **setting)
+    def make(params: Any, *, l2: float, **arguments: Any) -> torch.optim.Optimizer:
+        made = optimizer(params, **arguments)
 
         def add(*_: Any) -> None:
             params = [p for group in made.param_groups for p in group["params"] if p.grad is not None]
@@ -146,12 +156,12 @@ def l2_regularized(optimizer: Callable[..., torch.optim.Optimizer]) -> Callable[
 CIFAR = by_name(
     adamw("adamw", 1e-3, CIFAR_BETAS, CIFAR_DECAY),
     innaprop(1.9, 1e-3, CIFAR_BETAS, CIFAR_DECAY),
-    LongRow(
-        *("momentum", "SGD, Nesterov, lr 0.1", torch.optim.SGD),
+    fixed(
+        *("momentum", "SGD, Nesterov, lr 0.1", alone(torch.optim.SGD)),
         {**CIFAR_SGD, "nesterov": True, "weight_decay": CIFAR_L2},
     ),
-    LongRow(
-        *("inna-1.9", "INNA, SGD's setting, lead 1.9", l2_regularized(inna_torch.INNA)),
+    fixed(
+        *("inna-1.9", "INNA, SGD's setting, lead 1.9", alone(l2_regularized(inna_torch.INNA))),
         {**CIFAR_SGD, "lead": 1.9, "l2": CIFAR_L2},
     ),
 )
@@ -162,7 +172,7 @@ ROWS = {
     "gpt-10000": {
         **{name: row for name, row in GPT_CARRIED.items() if name not in ("innaprop-1", "innaprop-5")},
         **by_name(
-            adamw("adamw-least", 1.3e-3, GPT_BETAS, GPT_DECAY),
+            adamw("adamw-least", 1.3e-3, GPT_BETAS, GPT_DECAY, nanogpt),
             *(at_lr(GPT_CARRIED["innaprop-1.9"], name, lr) for name, lr in (("less", 2e-3), ("least", 1.3e-3))),
         ),
     },

@@ -35,23 +35,29 @@ from benchmarks.training.spaces import Choice, Log, Space
 from benchmarks.training.tasks import TASKS
 
 Loss = Callable[[], torch.Tensor]
-Trained = tuple[torch.optim.Optimizer, torch.nn.Module]
-"""An optimizer, and the model to look at: the one that it trains, or an average of it."""
+Made = tuple[torch.optim.Optimizer, torch.nn.Module]
+"""An optimizer, and the model to evaluate: the one that it trains, or an average of it."""
+Make = Callable[..., Made]
+"""Makes both from the model to train, its loss on other samples, and the optimizer's arguments by name."""
 
 
-def alone(optimizer: Callable[..., torch.optim.Optimizer]) -> Callable[..., Trained]:
+def alone(optimizer: Callable[..., torch.optim.Optimizer]) -> Make:
     """Return how to train with an optimizer that needs only the parameters."""
 
-    def make(model: torch.nn.Module, _: Loss, **arguments: Any) -> Trained:
+    def make(model: torch.nn.Module, _: Loss, **arguments: Any) -> Made:
         return optimizer(model.parameters(), **arguments), model
 
     return make
 
 
-def averaged(make: Callable[..., Trained]) -> Callable[..., Trained]:
-    """Return how to train in the same way and look at an exponential average of the weights."""
+INNA, INNAPROP = alone(inna_torch.INNA), alone(inna_torch.INNAprop)
+SGD, ADAMW, NADAM = alone(torch.optim.SGD), alone(torch.optim.AdamW), alone(torch.optim.NAdam)
 
-    def make_averaged(model: torch.nn.Module, other: Loss, *, forget_weights: float, **arguments: Any) -> Trained:
+
+def averaged(make: Make) -> Make:
+    """Return how to train in the same way and evaluate an exponential average of the weights."""
+
+    def make_averaged(model: torch.nn.Module, other: Loss, *, forget_weights: float, **arguments: Any) -> Made:
         optimizer, _ = make(model, other, **arguments)
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - forget_weights))
         optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
@@ -62,34 +68,38 @@ def averaged(make: Callable[..., Trained]) -> Callable[..., Trained]:
 
 def newton(
     model: torch.nn.Module, other: Loss, *, alpha: float, beta: float, trust: float = math.inf, **arguments: Any
-) -> Trained:
+) -> Made:
     direction, rule = inna_core.INNA(alpha, beta), inna_core.StepSizes(trust=trust)
     return inna_torch.NewtonSummary(model.named_parameters(), other, direction, rule=rule, **arguments), model
 
 
 @dataclass(frozen=True)
 class Row:
-    """An optimizer to tune.
+    """An optimizer, and how its arguments follow from a setting.
 
     Attributes:
         name: on the command line and in the results.
         title: in tables and figures.
-        space: what the tuner may try.
-        arguments: turns what the tuner has drawn into the optimizer's own arguments.
-        make: the optimizer and the model to look at, from the model to train, its loss on other samples, and the
-            arguments.
+        make: the optimizer and the model to evaluate.
+        arguments: the optimizer's own arguments, from a setting in the coordinates of the search.
+        space: what the tuner may try; empty where the setting is given.
         powers: what a schedule multiplies, and by which power of its factor.
-        tasks, regimes: where it is run.
+        tasks, regimes: where it is tuned.
     """
 
     name: str
     title: str
-    space: Space
-    arguments: Callable[[Mapping[str, Any]], dict[str, Any]]
-    make: Callable[..., Trained]
+    make: Make
+    arguments: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    space: Space = field(default_factory=dict)
     powers: Mapping[str, float] = field(default_factory=lambda: {"lr": 1.0})
     tasks: tuple[str, ...] = tuple(TASKS)
     regimes: tuple[str, ...] = tuple(REGIMES)
+
+
+def fixed(name: str, title: str, make: Make, arguments: Mapping[str, Any]) -> Row:
+    """Return an optimizer whose arguments are given; those that are left out keep their defaults."""
+    return Row(name, title, make, lambda _: dict(arguments))
 
 
 GAIN = Log(0.01, 10.0)
@@ -106,64 +116,57 @@ def inertial(gain: float, forget: float, lead: float) -> dict[str, float]:
     return {"lr": lr, "alpha": math.sqrt(forget / gain), "beta": lead * lr}
 
 
-def inna(drawn: Mapping[str, Any]) -> dict[str, Any]:
-    return inertial(drawn["gain"], drawn["forget"], drawn["lead"])
+def inna(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return inertial(setting["gain"], setting["forget"], setting["lead"])
 
 
-def innaprop(drawn: Mapping[str, Any]) -> dict[str, Any]:
-    own = {name: value for name, value in drawn.items() if name == "weight_decay"}
-    return {**inertial(drawn["gain"], drawn["forget"], drawn["lead"]), "sigma": 1 - drawn["forget_squares"], **own}
+def innaprop(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {**inna(setting), "sigma": 1 - setting["forget_squares"]}
 
 
-def published(drawn: Mapping[str, Any]) -> dict[str, Any]:
-    alpha, beta = drawn["alpha_beta"]
-    return {"lr": drawn["lr"], "alpha": alpha, "beta": beta, "weight_decay": drawn["weight_decay"]}
+def published(setting: Mapping[str, Any]) -> dict[str, Any]:
+    alpha, beta = setting["alpha_beta"]
+    return {"lr": setting["lr"], "alpha": alpha, "beta": beta, "weight_decay": setting["weight_decay"]}
 
 
-def momentum(drawn: Mapping[str, Any]) -> dict[str, Any]:
-    forget = drawn["forget"]
-    return {"lr": drawn["gain"] * forget, "momentum": 1 - forget, "nesterov": drawn["nesterov"]}
+def momentum(setting: Mapping[str, Any]) -> dict[str, Any]:
+    forget = setting["forget"]
+    return {"lr": setting["gain"] * forget, "momentum": 1 - forget, "nesterov": setting["nesterov"]}
 
 
-def adam(drawn: Mapping[str, Any]) -> dict[str, Any]:
-    own = {name: value for name, value in drawn.items() if name in ("lr", "weight_decay")}
-    return {**own, "betas": (1 - drawn["forget"], 1 - drawn["forget_squares"])}
+def adam(setting: Mapping[str, Any]) -> dict[str, Any]:
+    own = {name: value for name, value in setting.items() if name in ("lr", "weight_decay")}
+    return {**own, "betas": (1 - setting["forget"], 1 - setting["forget_squares"])}
 
 
 ADAM = {"lr": ADAPTIVE_LR, "forget": FORGET, "forget_squares": FORGET_SQUARES}
 INERTIAL = {"forget": FORGET, "lead": LEAD}
 
 ROWS = (
-    Row("inna", "INNA", {"gain": GAIN, **INERTIAL}, inna, alone(inna_torch.INNA)),
+    Row("inna", "INNA", INNA, inna, {"gain": GAIN, **INERTIAL}),
     Row(
-        *("innaprop", "INNAprop", {"gain": ADAPTIVE_LR, **INERTIAL, "forget_squares": FORGET_SQUARES}),
-        *(innaprop, alone(inna_torch.INNAprop)),
+        *("innaprop", "INNAprop", INNAPROP, innaprop),
+        {"gain": ADAPTIVE_LR, **INERTIAL, "forget_squares": FORGET_SQUARES},
     ),
     Row(
-        *("innaprop-published", "INNAprop, published α, β"),
+        *("innaprop-published", "INNAprop, published α, β", INNAPROP, published),
         {"lr": ADAPTIVE_LR, "alpha_beta": Choice(((0.1, 0.9), (2.0, 2.0))), "weight_decay": WEIGHT_DECAY},
-        *(published, alone(inna_torch.INNAprop)),
     ),
     Row(
-        *("newton", "summary-Newton, INNA's direction"),
+        *("newton", "summary-Newton, INNA's direction", newton, dict),
         {"damping": Log(0.03, 1.0), "alpha": Log(0.1, 2.0), "beta": Log(0.03, 1.0)},
-        *(dict, newton),
         tasks=("digits", "burgers"),
         regimes=("cosine",),
     ),
-    Row("sgd", "SGD", {"lr": GAIN, "weight_decay": WEIGHT_DECAY}, dict, alone(torch.optim.SGD)),
+    Row("sgd", "SGD", SGD, dict, {"lr": GAIN, "weight_decay": WEIGHT_DECAY}),
     Row(
-        *("momentum", "SGD, momentum"),
+        *("momentum", "SGD, momentum", SGD, momentum),
         {"gain": GAIN, "forget": FORGET, "nesterov": Choice((False, True))},
-        *(momentum, alone(torch.optim.SGD)),
     ),
-    Row("adagrad", "Adagrad", {"lr": Log(1e-3, 1.0), "weight_decay": WEIGHT_DECAY}, dict, alone(torch.optim.Adagrad)),
-    Row("adam", "Adam", ADAM, adam, alone(torch.optim.Adam)),
-    Row("adamw", "AdamW", {**ADAM, "weight_decay": WEIGHT_DECAY}, adam, alone(torch.optim.AdamW)),
-    Row(
-        *("nadam", "NAdam", ADAM, adam, alone(torch.optim.NAdam)),
-        tasks=("digits", "burgers", "mnist", "fashion"),
-    ),
+    Row("adagrad", "Adagrad", alone(torch.optim.Adagrad), dict, {"lr": Log(1e-3, 1.0), "weight_decay": WEIGHT_DECAY}),
+    Row("adam", "Adam", alone(torch.optim.Adam), adam, ADAM),
+    Row("adamw", "AdamW", ADAMW, adam, {**ADAM, "weight_decay": WEIGHT_DECAY}),
+    Row(*("nadam", "NAdam", NADAM, adam, ADAM), tasks=("digits", "burgers", "mnist", "fashion")),
 )
 
 OPTIMIZERS = {row.name: row for row in ROWS}
@@ -188,9 +191,9 @@ def with_argument(base: str, argument: str, values: Log) -> dict[str, Any]:
     """Return what an optimizer is changed to that has one more argument, searched among these values."""
     row = OPTIMIZERS[base]
 
-    def arguments(drawn: Mapping[str, Any]) -> dict[str, Any]:
-        own = {name: value for name, value in drawn.items() if name != argument}
-        return {**row.arguments(own), argument: drawn[argument]}
+    def arguments(setting: Mapping[str, Any]) -> dict[str, Any]:
+        own = {name: value for name, value in setting.items() if name != argument}
+        return {**row.arguments(own), argument: setting[argument]}
 
     return {"space": {**row.space, argument: values}, "arguments": arguments}
 
@@ -216,7 +219,7 @@ VARIANTS = {
     "innaprop": (
         variant("innaprop", "beta", "β ∝ lr", powers=WITH_LR),
         variant("innaprop", "alpha", "α ∝ 1/lr", powers=AGAINST_LR),
-        # the one that looked best on digits and MNIST, so tried on the others
+        # the one that did best on digits and MNIST, so tried on the others
         variant("innaprop", "momentum", "same momentum", powers=SAME_MOMENTUM, tasks=tuple(TASKS)),
         decayed("innaprop"),
         average("innaprop"),

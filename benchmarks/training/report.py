@@ -12,8 +12,9 @@ from benchmarks.training import figures, report_carried, report_free, report_sho
 from benchmarks.training.results import Store
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PAGES = (CHECKOUT / "README.md", *(CHECKOUT / "docs" / f"training{part}.md" for part in ("", "_carried", "_short_runs")))
-FIGURES = CHECKOUT / "docs" / "figures"
+DOCS = CHECKOUT / "docs"
+PAGES = (CHECKOUT / "README.md", *(DOCS / f"training{part}.md" for part in ("", "_carried", "_short_runs")))
+FIGURES = DOCS / "figures"
 BLOCK = re.compile(r"(<!-- generated ([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -1,39 +1,37 @@
 """Tables of the optimizers that choose their own step sizes, beside tuned ones."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from benchmarks.training import free, starts, transfer
-from benchmarks.training.results import Store
-from benchmarks.training.scores import spread
+from benchmarks.training.results import Store, final_loss
+from benchmarks.training.scores import Finals, spread
 from benchmarks.training.tables import number, ranged, table
 from benchmarks.training.tasks import TASKS, Task
 
-Finals = Sequence[Mapping[str, Any]]
+Names = Callable[[str], tuple[str, ...]]
 
-TUNED = {
-    "AdamW, tuned": lambda task: transfer.names(task, "cosine", transfer.BY_NAME["adamw"]),
-    "INNAprop, tuned AdamW's setting": lambda task: transfer.names(task, "cosine", transfer.BY_NAME["innaprop-lead-m"]),
+ROWS: dict[str, Names] = {
+    "AdamW, tuned": lambda task: transfer.names(task, "adamw"),
+    "INNAprop, tuned AdamW's setting": lambda task: transfer.names(task, "innaprop-lead-m"),
     "INNA, tuned": lambda task: (task, "cosine", "inna"),
     "INNA, summary-Newton, tuned": lambda task: (task, "cosine", "newton"),
+    **{
+        row.title: lambda task, name=row.name: starts.names(task, name)
+        for row in starts.ROWS
+        if row.name in ("adamw-default", "inna-default")
+    },
+    **{row.title: lambda task, name=row.name: free.names(task, name) for row, _ in free.ROWS},
 }
-DEFAULT = {
-    start.title: lambda task, start=start: starts.names(task, start)
-    for start in starts.STARTS
-    if start.name in ("adamw-default", "inna-default")
-}
-OWN = {row.title: lambda task, row=row: free.names(task, row) for row in free.FREES}
-ROWS: Mapping[str, Callable[[str], tuple[str, ...]]] = {**TUNED, **DEFAULT, **OWN}
 """Where the results of each row are, by its title: what is tuned, defaults with a learning rate, and without one."""
 
 
 def losses(finals: Finals, _: Task) -> str:
-    return ranged(spread([final["looks"][-1]["validation"] if final["finished"] else None for final in finals]))
+    return ranged(spread([final_loss(final) for final in finals]))
 
 
 def metric_and_seconds(finals: Finals, task: Task) -> str:
     metric = spread([final["test"] for final in finals]).median
-    seconds = spread([final["looks"][-1]["seconds"] for final in finals]).median
+    seconds = spread([final["evaluations"][-1]["seconds"] for final in finals]).median
     return f"{f'{metric:.2f}' if task.higher_is_better else number(metric)}; {seconds:.1f} s"
 
 
@@ -41,12 +39,12 @@ def beside_tuned(store: Store, cell: Callable[[Finals, Task], str]) -> str:
     """Return a cell for each row and task, empty where there are no results."""
     rows = []
     for title, names in ROWS.items():
-        found = {task: store.read(*names(task)).get("final", []) for task in free.FREE_TASKS}
+        found = {task: store.read(*names(task)).get("final", []) for task in free.TASK_NAMES}
         seeds = max(map(len, found.values()))
         cells = [cell(finals, TASKS[task]) if finals and len(finals) == seeds else "" for task, finals in found.items()]
         if seeds:
             rows.append([title, str(seeds), *cells])
-    return table(["", "seeds", *(TASKS[task].title for task in free.FREE_TASKS)], rows)
+    return table(["", "seeds", *(TASKS[task].title for task in free.TASK_NAMES)], rows)
 
 
 def blocks(store: Store) -> dict[str, str]:

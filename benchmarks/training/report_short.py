@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from benchmarks.training import starts as untuned
 from benchmarks.training.optimizers import OPTIMIZERS, TUNED, VARIANTS, Row
 from benchmarks.training.results import Store
 from benchmarks.training.schedules import REGIMES
@@ -13,25 +14,25 @@ from benchmarks.training.scores import (
     PEERS,
     Results,
     Score,
-    load,
     reached_by,
     rows_of,
     score,
     scores,
+    studies,
     target,
     tasks_of,
     trials,
     trials_near_best,
 )
 from benchmarks.training.spaces import Log, Space
-from benchmarks.training.starts import REGIME as START_REGIME
-from benchmarks.training.starts import STARTS
-from benchmarks.training.starts import names as start_names
-from benchmarks.training.study import SEEDS
+from benchmarks.training.study import loss_of
 from benchmarks.training.tables import number, ranged, table
 from benchmarks.training.tasks import TASKS, Task
+from benchmarks.training.train import SEEDS
 
 NEAR = 1.25
+MAIN = ("inna", "innaprop", "momentum", "adamw")
+FINAL = ("final training loss", "final validation loss")
 
 
 def steps(score: Score) -> str:
@@ -40,19 +41,13 @@ def steps(score: Score) -> str:
     return f"{score.steps:g}" + (f" ({score.reached}/{score.seeds})" if score.reached < score.seeds else "")
 
 
-def first(found: dict[str, Score]) -> list[str]:
-    """Return those optimizers that reach the target in the fewest steps."""
-    least = min(s.steps for s in found.values())
-    return [row for row, s in found.items() if s.steps == least and math.isfinite(least)]
-
-
 def overview(results: Results, regime: str) -> str:
     """Return steps to target of all optimizers on all tasks, empty where one was not run; the fewest in bold."""
     rows = []
     for task in tasks_of(results, regime):
         found = scores(results, task, regime)
-        winners = first(found)
-        cells = {row: f"**{steps(s)}**" if row in winners else steps(s) for row, s in found.items()}
+        least = min(s.steps for s in found.values())
+        cells = {row: f"**{steps(s)}**" if s.steps == least < math.inf else steps(s) for row, s in found.items()}
         start = [TASKS[task].title, number(target(results, task, regime)), str(TASKS[task].steps)]
         rows.append([*start, *(cells.get(row, "") for row in rows_of(results, regime))])
     return table(["task", "target", "of steps", *(OPTIMIZERS[row].title for row in rows_of(results, regime))], rows)
@@ -107,13 +102,12 @@ def pairs(results: Results, regime: str) -> str:
 
 def short(results: Results, regime: str) -> str:
     """Return the test metrics of four optimizers."""
-    chosen = ("inna", "innaprop", "momentum", "adamw")
     rows = []
     for task in tasks_of(results, regime):
         found, row = scores(results, task, regime), TASKS[task]
-        cells = [ranged(found[name].test, digits_of(row)) if name in found else "" for name in chosen]
+        cells = [ranged(found[name].test, digits_of(row)) if name in found else "" for name in MAIN]
         rows.append([row.title, row.metric_name, *cells])
-    return table(["task", "", *(OPTIMIZERS[name].title for name in chosen)], rows)
+    return table(["task", "", *(OPTIMIZERS[name].title for name in MAIN)], rows)
 
 
 def digits_of(task: Task) -> Callable[[float], str]:
@@ -121,63 +115,67 @@ def digits_of(task: Task) -> Callable[[float], str]:
     return (lambda value: f"{value:.2f}" if math.isfinite(value) else "diverged") if task.higher_is_better else number
 
 
+def final_cells(found: Score, task: Task) -> list[str]:
+    """Return a row's losses and metric at the end."""
+    return [ranged(found.train), ranged(found.validation), ranged(found.test, digits_of(task))]
+
+
 def variants(results: Results, regime: str) -> str:
     """Return one table for each task that a variant was tuned on: each below what it changes, and the peers."""
     parts = []
-    for task in tasks_of(results, regime):
-        found = {base: scores(results, task, regime, [row.name for row in rows]) for base, rows in VARIANTS.items()}
+    for name in tasks_of(results, regime):
+        task = TASKS[name]
+        found = {base: scores(results, name, regime, [row.name for row in rows]) for base, rows in VARIANTS.items()}
         lines = [
-            [TUNED[name].title, steps(s), ranged(s.train), ranged(s.validation), ranged(s.test, digits_of(TASKS[task]))]
+            [TUNED[row].title, steps(s), *final_cells(s, task)]
             for base, changed in found.items()
             if changed or (base in PEERS and any(found.values()))
-            for name, s in {**scores(results, task, regime, [base]), **changed}.items()
+            for row, s in {**scores(results, name, regime, [base]), **changed}.items()
         ]
         if lines:
-            heading = ["steps to target", "final training loss", "final validation loss", TASKS[task].metric_name]
-            parts.append(table([f"**{TASKS[task].title}**", *heading], lines))
+            parts.append(table([f"**{task.title}**", "steps to target", *FINAL, task.metric_name], lines))
     return "\n".join(parts)
 
 
 def starts(store: Store, results: Results) -> str:
     """Return the final validation losses with settings that were not tuned, below those of the tuned ones."""
-    regime = START_REGIME.name
-    tasks = tasks_of(results, regime)
-    tuned = {row: f"{OPTIMIZERS[row].title}, tuned" for row in ("inna", "innaprop", "momentum", "adamw")}
-    rows = [
-        [title, *(ranged(scores(results, task, regime, [row])[row].validation) for task in tasks)]
-        for row, title in tuned.items()
-    ]
-    for start in STARTS:
-        found = [store.read(*start_names(task, start)) for task in tasks]
+    tasks = tasks_of(results, "cosine")
+    rows = []
+    for name in MAIN:
+        cells = [ranged(scores(results, task, "cosine", [name])[name].validation) for task in tasks]
+        rows.append([f"{OPTIMIZERS[name].title}, tuned", *cells])
+    for row in untuned.ROWS:
+        found = [store.read(*untuned.names(task, row.name)) for task in tasks]
         done = [run if run and len(run["final"]) == len(SEEDS) else None for run in found]
-        cells = [ranged(score(run, 0.0).validation) if run else "" for run in done]
-        rows.append([start.title, *cells])
+        rows.append([row.title, *(ranged(score(run, 0.0).validation) if run else "" for run in done)])
     return table(["", *(TASKS[task].title for task in tasks)], rows)
 
 
 def details(results: Results, regime: str) -> str:
     """Return one table for each task."""
     parts = []
-    for task in tasks_of(results, regime):
-        row = TASKS[task]
-        lines = [
-            [
-                OPTIMIZERS[name].title,
-                steps(s),
-                f"{s.seconds:.2f}" if math.isfinite(s.seconds) else "–",
-                ranged(s.train),
-                ranged(s.validation),
-                ranged(s.test, digits_of(row)),
-            ]
-            for name, s in scores(results, task, regime).items()
-        ]
-        heading = ["", "steps to target", "seconds", "final training loss", "final validation loss", row.metric_name]
+    for name in tasks_of(results, regime):
+        task = TASKS[name]
+        lines = []
+        for row, s in scores(results, name, regime).items():
+            seconds = f"{s.seconds:.2f}" if math.isfinite(s.seconds) else "–"
+            lines.append([OPTIMIZERS[row].title, steps(s), seconds, *final_cells(s, task)])
         caption = (
-            f"**{row.title}**: {row.steps} steps of {row.batch}, {trials(results, task, regime)} trials for each "
-            f"optimizer, target {number(target(results, task, regime))}.\n\n"
+            f"**{task.title}**: {task.steps} steps of {task.batch}, {trials(results, name, regime)} trials for each "
+            f"optimizer, target {number(target(results, name, regime))}.\n\n"
         )
-        parts.append(caption + table(heading, lines))
+        parts.append(caption + table(["", "steps to target", "seconds", *FINAL, task.metric_name], lines))
     return "\n".join(parts)
+
+
+def by_task(results: Results, regime: str, heading: Callable[[str], str], cell: Callable[[str, str], str]) -> str:
+    """Return a table with a column for each task, and a line for each optimizer, empty where it was not run."""
+    tasks = tasks_of(results, regime)
+    lines = []
+    for row in rows_of(results, regime):
+        cells = [cell(task, row) if (task, regime, row) in results else "" for task in tasks]
+        lines.append([OPTIMIZERS[row].title, *cells])
+    return table(["", *map(heading, tasks)], lines)
 
 
 def chosen_settings(results: Results, regime: str) -> str:
@@ -188,19 +186,13 @@ def chosen_settings(results: Results, regime: str) -> str:
             return f"{name} ({', '.join(f'{v:.3g}' for v in value)})"
         return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
 
-    rows = []
-    for row in (OPTIMIZERS[name] for name in rows_of(results, regime)):
-        cells = []
-        for task in tasks_of(results, regime):
-            study = results.get((task, regime, row.name))
-            if study is None:
-                cells.append("")
-                continue
-            setting = dict(study["tuning"][study["winner"]]["setting"])
-            q = {"q": setting.pop("q")} if "q" in setting else {}
-            cells.append(", ".join(shown(k, v) for k, v in {**row.arguments(setting), **q}.items()))
-        rows.append([row.title, *cells])
-    return table(["", *(TASKS[task].title for task in tasks_of(results, regime))], rows)
+    def cell(task: str, row: str) -> str:
+        study = results[task, regime, row]
+        setting = dict(study["tuning"][study["winner"]]["setting"])
+        q = {"q": setting.pop("q")} if "q" in setting else {}
+        return ", ".join(shown(k, v) for k, v in {**OPTIMIZERS[row].arguments(setting), **q}.items())
+
+    return by_task(results, regime, lambda task: TASKS[task].title, cell)
 
 
 def spaces(shown_rows: Iterable[Row]) -> str:
@@ -214,27 +206,20 @@ def spaces(shown_rows: Iterable[Row]) -> str:
 
 def robustness(results: Results, regime: str) -> str:
     """Return how many trials came near the best, which tells how hard an optimizer is to tune."""
-    rows = []
-    tasks = tasks_of(results, regime)
-    for row in (OPTIMIZERS[name] for name in rows_of(results, regime)):
-        cells = []
-        for task in tasks:
-            if (task, regime, row.name) not in results:
-                cells.append("")
-                continue
-            near, diverged = trials_near_best(results, task, regime, row.name, NEAR)
-            cells.append(f"{near}" + (f", {diverged} diverged" if diverged else ""))
-        rows.append([row.title, *cells])
-    heading = [f"{TASKS[task].title}, of {trials(results, task, regime)}" for task in tasks]
-    return table(["", *heading], rows)
+
+    def cell(task: str, row: str) -> str:
+        near, diverged = trials_near_best(results, task, regime, row, NEAR)
+        return f"{near}" + (f", {diverged} diverged" if diverged else "")
+
+    return by_task(results, regime, lambda task: f"{TASKS[task].title}, of {trials(results, task, regime)}", cell)
 
 
 def sensitivity(results: Results, regime: str) -> str:
     """Return how trials end in the lower, middle and upper third of each range: the best of them, and the median."""
     rows = []
     task = max(tasks_of(results, regime), key=lambda task: trials(results, task, regime))
-    for name in ("inna", "innaprop", "momentum", "adamw"):
-        drawn = results[task, regime, name]["tuning"]
+    for name in MAIN:
+        tuning = results[task, regime, name]["tuning"]
         for coordinate, space in OPTIMIZERS[name].space.items():
             if not isinstance(space, Log):
                 continue
@@ -242,8 +227,7 @@ def sensitivity(results: Results, regime: str) -> str:
             bounds = [space.low, space.low * ratio, space.low * ratio**2, space.high]
             cells = []
             for low, high in pairwise(bounds):
-                inside = [trial for trial in drawn if low <= trial["setting"][coordinate] <= high]
-                losses = [math.inf if trial["validation"] is None else trial["validation"] for trial in inside]
+                losses = [loss_of(trial) for trial in tuning if low <= trial["setting"][coordinate] <= high]
                 cells.append(f"{number(min(losses))} / {number(statistics.median(losses))}" if losses else "–")
             rows.append([OPTIMIZERS[name].title, coordinate, str(space), *cells])
     return table([TASKS[task].title, "", "range", "lower third", "middle", "upper third"], rows)
@@ -251,7 +235,7 @@ def sensitivity(results: Results, regime: str) -> str:
 
 def blocks(store: Store) -> dict[str, str]:
     """Return the generated parts of the pages by name."""
-    results = load(store)
+    results = studies(store)
     changed = [row for rows in VARIANTS.values() for row in rows]
     by_title = {row.title: [row.name] for row in changed}
     parts = {

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "results" / "training"
 
 
 class OtherProtocolError(Exception):
-    """A file holds results of another protocol, which cannot be gone on with."""
+    """A file holds results of another protocol, which cannot be continued."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Store:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def resume(self, protocol: Mapping[str, Any], *names: str) -> dict[str, Any]:
-        """Return what is stored under a name, to go on with it.
+        """Return what is stored under a name, to continue it.
 
         Raises:
-            OtherProtocolError: if it was made in another way than is to be gone on with.
+            OtherProtocolError: if it was made with another protocol.
         """
         stored = self.read(*names)
         before, now = (json.loads(text(part)) for part in (stored.get("protocol", protocol), protocol))  # as stored
@@ -54,8 +54,24 @@ class Store:
         os.replace(draft, path)
 
 
+def finished(study: Mapping[str, Any]) -> bool:
+    """Return whether a study, as stored, has all its final runs."""
+    return bool(study) and len(study["final"]) == len(study["protocol"]["seeds"])
+
+
+def tuned_setting(store: Store, *names: str) -> dict[str, Any] | None:
+    """Return the setting that was chosen in a study, or None if it has not been finished."""
+    study = store.read(*names)
+    return study["tuning"][study["winner"]]["setting"] if finished(study) else None
+
+
+def final_loss(final: Mapping[str, Any]) -> float | None:
+    """Return the validation loss at the end of a run, of the whole split; None if the run diverged."""
+    return final.get("validation", final["evaluations"][-1]["validation"]) if final["finished"] else None
+
+
 def text(result: Mapping[str, Any]) -> str:
-    """Return JSON with one line for each trial or look, five significant digits, and null for what is not finite."""
+    """Return JSON: a line for each trial or evaluation, five significant digits, and null for what is not finite."""
     return compact(rounded(result), 0) + "\n"
 
 

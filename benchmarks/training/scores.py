@@ -2,12 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.training.optimizers import OPTIMIZERS, TUNED
-from benchmarks.training.results import Store
+from benchmarks.training.results import Store, final_loss, finished
 from benchmarks.training.schedules import REGIMES
 from benchmarks.training.tasks import TASKS
 
@@ -18,6 +18,9 @@ FRACTION = 0.75
 FAMILY = ("inna", "innaprop", "innaprop-published", "newton")
 
 Results = Mapping[tuple[str, str, str], Mapping[str, Any]]
+"""Finished studies by task, regime and optimizer."""
+Finals = Sequence[Mapping[str, Any]]
+"""The final runs of a row on a task, one for each seed, as they are stored."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,42 @@ class Score:
     test: Spread
 
 
-def load(store: Store) -> Results:
-    """Return all finished studies by task, regime and optimizer."""
-    found = {}
-    for task in TASKS:
-        for regime in REGIMES:
-            for row in TUNED:
-                stored = store.read(task, regime, row)
-                if stored and len(stored["final"]) == len(stored["protocol"]["seeds"]):
-                    found[task, regime, row] = stored
-    return found
+@dataclass(frozen=True)
+class Curve:
+    """An average validation loss along runs."""
+
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+
+    @property
+    def last(self) -> float:
+        return self.losses[-1]
+
+    def steps_to(self, aim: float) -> float:
+        """Return the first step with a loss of at most `aim`, interpolated; infinite if there is none."""
+        pairs = list(zip(self.steps, self.losses, strict=True))
+        for (a, x), (b, y) in zip([(0, math.inf), *pairs], pairs, strict=False):
+            if y <= aim:
+                return b if math.isinf(x) else a + (b - a) * (x - aim) / (x - y)
+        return math.inf
+
+
+def curve(
+    finals: Finals, average: Callable[[list[float]], float] = statistics.mean, diverged: float = math.inf
+) -> Curve:
+    """Return the average of the seeds at each evaluation; a run that has diverged counts as `diverged`."""
+    longest = max((final["evaluations"] for final in finals), key=len)
+    losses = []
+    for i in range(len(longest)):
+        found = [final["evaluations"][i]["validation"] if i < len(final["evaluations"]) else None for final in finals]
+        losses.append(average([diverged if loss is None else loss for loss in found]))
+    return Curve(tuple(evaluation["step"] for evaluation in longest), tuple(losses))
+
+
+def studies(store: Store) -> Results:
+    """Return all finished studies."""
+    found = {(t, regime, row): store.read(t, regime, row) for t in TASKS for regime in REGIMES for row in TUNED}
+    return {key: study for key, study in found.items() if finished(study)}
 
 
 def tasks_of(results: Results, regime: str) -> list[str]:
@@ -78,16 +107,14 @@ def spread(values: Sequence[float | None]) -> Spread:
     return Spread(statistics.median(numbers), min(numbers), max(numbers))
 
 
-def best_until(final: Mapping[str, Any], steps: float) -> float:
-    """Return the least validation loss of a run up to a step."""
-    seen = [look["validation"] for look in final["looks"] if look["step"] <= steps and look["validation"] is not None]
-    return min(seen, default=math.inf)
-
-
 def reached_by(results: Results, task: str, regime: str, peer: str) -> float:
     """Return the validation loss that a peer has reached after three quarters of its steps, the median of its seeds."""
-    until = FRACTION * TASKS[task].steps
-    return statistics.median(best_until(final, until) for final in results[task, regime, peer]["final"])
+
+    def least(final: Mapping[str, Any]) -> float:
+        until = [e["validation"] for e in final["evaluations"] if e["step"] <= FRACTION * TASKS[task].steps]
+        return min((loss for loss in until if loss is not None), default=math.inf)
+
+    return statistics.median(map(least, results[task, regime, peer]["final"]))
 
 
 def target(results: Results, task: str, regime: str) -> float:
@@ -95,24 +122,23 @@ def target(results: Results, task: str, regime: str) -> float:
     return min(reached_by(results, task, regime, peer) for peer in PEERS)
 
 
-def first_look(final: Mapping[str, Any], aim: float) -> Mapping[str, Any] | None:
-    """Return the first look at which a run's validation loss is at the target."""
-    losses = ((look, look["validation"]) for look in final["looks"])
-    return next((look for look, loss in losses if loss is not None and loss <= aim), None)
+def first_at(final: Mapping[str, Any], aim: float) -> Mapping[str, Any] | None:
+    """Return the first evaluation of a run with a validation loss of at most `aim`."""
+    losses = ((evaluation, evaluation["validation"]) for evaluation in final["evaluations"])
+    return next((evaluation for evaluation, loss in losses if loss is not None and loss <= aim), None)
 
 
 def score(study: Mapping[str, Any], aim: float) -> Score:
     """Return what a study's seeds reached."""
     finals = study["final"]
-    looks = [first_look(final, aim) for final in finals]
-    last = [final["looks"][-1] if final["finished"] else {"train": None, "validation": None} for final in finals]
+    first = [first_at(final, aim) for final in finals]
     return Score(
-        steps=spread([look["step"] if look else None for look in looks]).median,
-        seconds=spread([look["seconds"] if look else None for look in looks]).median,
-        reached=sum(look is not None for look in looks),
+        steps=spread([evaluation["step"] if evaluation else None for evaluation in first]).median,
+        seconds=spread([evaluation["seconds"] if evaluation else None for evaluation in first]).median,
+        reached=sum(evaluation is not None for evaluation in first),
         seeds=len(finals),
-        train=spread([look["train"] for look in last]),
-        validation=spread([look["validation"] for look in last]),
+        train=spread([final["evaluations"][-1]["train"] if final["finished"] else None for final in finals]),
+        validation=spread([final_loss(final) for final in finals]),
         test=spread([final["test"] for final in finals]),
     )
 
@@ -120,8 +146,7 @@ def score(study: Mapping[str, Any], aim: float) -> Score:
 def scores(results: Results, task: str, regime: str, rows: Iterable[str] = tuple(OPTIMIZERS)) -> dict[str, Score]:
     """Return the scores of those of some optimizers that have finished a task."""
     aim = target(results, task, regime)
-    found = {row: results.get((task, regime, row)) for row in rows}
-    return {row: score(study, aim) for row, study in found.items() if study is not None}
+    return {row: score(results[task, regime, row], aim) for row in rows if (task, regime, row) in results}
 
 
 def trials(results: Results, task: str, regime: str) -> int:
@@ -131,8 +156,8 @@ def trials(results: Results, task: str, regime: str) -> int:
 
 def trials_near_best(results: Results, task: str, regime: str, row: str, factor: float) -> tuple[int, int]:
     """Return how many trials came within a factor of the best of all optimizers, and how many diverged."""
-    studies = [results[task, regime, r] for r in OPTIMIZERS if (task, regime, r) in results]
-    losses = [trial["validation"] for study in studies for trial in study["tuning"]]
+    tuned = [results[task, regime, r] for r in OPTIMIZERS if (task, regime, r) in results]
+    losses = [trial["validation"] for study in tuned for trial in study["tuning"]]
     best = min(loss for loss in losses if loss is not None)
     own = [trial["validation"] for trial in results[task, regime, row]["tuning"]]
     return sum(loss is not None and loss <= factor * best for loss in own), sum(loss is None for loss in own)

@@ -1,33 +1,27 @@
 """Vary INNA's hyperparameters over a grid, one seed each, to see how sensitive training is to them.
 
 alpha-beta: alpha, beta and lr, cosine. decay: the exponent q of lr (k + 1)^(-q), and lr, at INNA's default alpha and
-beta. Goes on where it was interrupted, run by run.
+beta. Resumes where it was interrupted.
 """
 
-import argparse
 import itertools
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 import inna_core
-import inna_torch
-from benchmarks.training.console import device, progress, some_of
-from benchmarks.training.data import MissingDataError
-from benchmarks.training.optimizers import Row, alone
-from benchmarks.training.results import FOLDER, OtherProtocolError, Store, rounded
-from benchmarks.training.schedules import REGIMES
-from benchmarks.training.study import TUNING_SEED
-from benchmarks.training.tasks import TASKS, Split, Task
-from benchmarks.training.trial import moved, run
+from benchmarks.training.console import Job, add_choice, command_parser, run_jobs
+from benchmarks.training.optimizers import INNA, Row
+from benchmarks.training.results import Store, rounded
+from benchmarks.training.schedules import COSINE, POWER, Regime
+from benchmarks.training.tasks import TASKS, Task
+from benchmarks.training.train import Advance, Run, load, no_progress, train
 
-PLAIN = Row("inna", "INNA", {}, dict, alone(inna_torch.INNA))
+ROW = Row("inna", "INNA", INNA)
 TASK_NAMES = ("digits", "mnist")
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -38,11 +32,11 @@ class Sweep:
         name: on the command line and in the results.
         regime: of step sizes.
         axes: the values of each hyperparameter.
-        fixed: those that stay.
+        fixed: the hyperparameters that do not vary.
     """
 
     name: str
-    regime: str
+    regime: Regime
     axes: Mapping[str, tuple[float, ...]]
     fixed: Mapping[str, float]
 
@@ -55,14 +49,12 @@ SWEEPS = {
     sweep.name: sweep
     for sweep in (
         Sweep(
-            "alpha-beta",
-            "cosine",
+            *("alpha-beta", COSINE),
             {"lr": (0.1, 0.3, 1.0), "alpha": (0.03, 0.1, 0.3, 1.0, 3.0), "beta": (0.03, 0.1, 0.3, 1.0, 3.0)},
             {},
         ),
         Sweep(
-            "decay",
-            "power",
+            *("decay", POWER),
             {"q": (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2), "lr": (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)},
             {"alpha": inna_core.INNA().alpha, "beta": inna_core.INNA().beta},
         ),
@@ -77,73 +69,46 @@ def finished(store: Store, task: str, name: str) -> list[dict[str, Any]]:
 
 
 def complete(
-    task: Task, sweep: Sweep, store: Store, device: torch.device, advance: Callable[[int], None] = lambda steps: None
+    task: Task, sweep: Sweep, store: Store, device: torch.device, advance: Advance = no_progress
 ) -> Mapping[str, Any]:
-    """Run what is missing of a sweep on a task, and store each run as soon as it is done.
-
-    Args:
-        task: to train.
-        sweep: the grid.
-        store: where its results are and go.
-        device: to train on.
-        advance: told the number of steps that have been made, or found done, since it was told before.
-
-    Returns:
-        The whole result, as it is stored.
-    """
-    names = ("sweep", task.name, sweep.name)
+    """Run what is missing of a sweep on a task, store each run as soon as it is done, and return the whole result."""
+    names, settings = ("sweep", task.name, sweep.name), list(sweep.settings())
     protocol = {
         "steps": task.steps,
         "batch": task.batch,
-        "seed": TUNING_SEED,
-        "regime": sweep.regime,
-        "axes": {name: list(values) for name, values in sweep.axes.items()},
-        "fixed": dict(sweep.fixed),
+        "seed": SEED,
+        "regime": sweep.regime.name,
+        "axes": sweep.axes,
+        "fixed": sweep.fixed,
     }
-    runs = list(store.resume(rounded(protocol), *names).get("runs", []))
+    runs = list(store.resume(protocol, *names).get("runs", []))
     result = {"task": task.name, "sweep": sweep.name, "protocol": rounded(protocol), "runs": runs}
     advance(task.steps * len(runs))
-    fit: tuple[Split, Split] | None = None
-    for setting in list(sweep.settings())[len(runs) :]:
-        if fit is None:
-            train, validation = task.fit()
-            fit = moved(train, device), moved(validation, device)
-        outcome = run(task, fit, PLAIN, REGIMES[sweep.regime], setting, TUNING_SEED, curve=False, advance=advance)
-        train = outcome.looks[-1].train if outcome.finished else None
-        runs.append(rounded({**setting, "train": train, "validation": outcome.validation}))
+    if len(runs) == len(settings):
+        return result
+    splits = load(task, device)
+    for setting in settings[len(runs) :]:
+        outcome = train(Run(names, task, sweep.regime, ROW, setting), splits, SEED, curve=False, advance=advance)
+        final = outcome.evaluations[-1].train if outcome.finished else None
+        runs.append(rounded({**setting, "train": final, "validation": outcome.validation}))
         store.write(result, *names)
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Returns:
-        0; 1 if data are missing or results of another protocol are in the way, which is said.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks training-sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    defaults = ",".join(TASK_NAMES)
-    parser.add_argument(
-        "--task", type=some_of(TASKS), default=list(TASK_NAMES), help=f"some of {','.join(TASKS)} ({defaults})"
-    )
-    parser.add_argument("--sweep", type=some_of(SWEEPS), default=list(SWEEPS), help=f"some of {','.join(SWEEPS)} (all)")
-    parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda (%(default)s)")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (benchmarks/results/training)")
+    """Run the command and return its exit status; see `console.run_jobs`."""
+    parser = command_parser("training-sweep", __doc__, sweep=SWEEPS)
+    add_choice(parser, "--task", TASKS, TASK_NAMES)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     store = Store(options.out)
-    pairs = [(TASKS[task], SWEEPS[sweep]) for task in options.task for sweep in options.sweep]
-    with progress(Console()) as bars:
-        bar = bars.add_task("", total=sum(task.steps * len(list(sweep.settings())) for task, sweep in pairs))
-        for task, sweep in pairs:
-            bars.update(bar, description=f"{task.name}, {sweep.name}")
-            try:
-                complete(task, sweep, store, options.device, lambda steps: bars.advance(bar, steps))
-            except (MissingDataError, OtherProtocolError) as error:
-                print(error, file=sys.stderr)
-                return 1
-    return 0
+
+    def job(task: Task, sweep: Sweep) -> Job:
+        title, steps = f"{task.name}, {sweep.name}", task.steps * len(list(sweep.settings()))
+
+        def work(advance: Advance) -> list[str]:
+            return [f"{title}: {len(complete(task, sweep, store, options.device, advance)['runs'])} runs"]
+
+        return Job(title, steps, work)
+
+    return run_jobs([job(TASKS[task], SWEEPS[sweep]) for task in options.task for sweep in options.sweep])

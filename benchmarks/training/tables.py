@@ -20,7 +20,7 @@ def number(value: float) -> str:
 
 
 def percent(part: float) -> str:
-    """Return a part in per cent, with its sign."""
+    """Return a part in per cent, with its sign; one that is not finite is of a loss that was not reached."""
     return f"{100 * part:+.0f} %".replace("-", "−") if math.isfinite(part) else "not reached"
 
 

@@ -4,8 +4,10 @@ A task's training and validation data come from one function and its test data f
 chosen settings call.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from benchmarks.training import data, models
 Tensor = torch.Tensor
 Split = tuple[Tensor, Tensor]
 """Inputs and targets, one row a sample."""
+EVALUATIONS = 25
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Task:
         higher_is_better: which way the metric goes.
         batch: samples of a step.
         steps: of one run.
+        evaluations: how often the model is evaluated along a run.
+        validation_subset: the part of the validation split on which it is.
+        final_losses: whether final runs record the losses and metrics on all of the validation and test splits at
+            their end, not only the metric on the test split.
+        protocol: what else must be the same for results to be continued.
     """
 
     name: str
@@ -48,6 +56,10 @@ class Task:
     higher_is_better: bool
     batch: int
     steps: int
+    evaluations: int = EVALUATIONS
+    validation_subset: Callable[[Split], Split] = lambda split: split
+    final_losses: bool = False
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
 def classification_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -112,10 +124,6 @@ def cifar_fit() -> tuple[Split, Split]:
 def cifar_test() -> Split:
     images = data.cifar10(1, CIFAR_TEST)
     return colour(images.x_test, images.y_test)
-
-
-def nin() -> nn.Module:
-    return models.network_in_network(18)
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
@@ -231,6 +239,8 @@ def classification(
     )
 
 
+NIN = partial(models.network_in_network, 18)
+
 ROWS = (
     classification(
         *("digits", "digits, perceptron", digits_fit, lambda: digits_splits()[2]),
@@ -264,7 +274,7 @@ ROWS = (
         batch=16,
         steps=400,
     ),
-    classification("cifar10", "CIFAR-10, Network-in-Network", cifar_fit, cifar_test, nin, steps=200),
+    classification("cifar10", "CIFAR-10, Network-in-Network", cifar_fit, cifar_test, NIN, steps=200),
 )
 
 TASKS = {task.name: task for task in ROWS}

@@ -4,29 +4,22 @@ lr, momentum and decay are the peer's; the leads are 1, 1 + m, 3 and 5. Beside t
 peers with their tuned setting, NAdam with AdamW's, AdamW with a third less and a third more lr, and INNA and INNAprop
 with the alpha and beta that follow at the peak of the schedule, so that their momentum grows as the lr falls. The
 schedule is the cosine.
-Needs the results of `python -m benchmarks training` for the two peers; goes on where it was interrupted.
+Needs the results of `python -m benchmarks training` for the two peers; resumes where it was interrupted.
 """
 
-import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from rich.console import Console
 
 import inna_core
-import inna_torch
-from benchmarks.training.console import device, progress, some_of
-from benchmarks.training.data import MissingDataError
+from benchmarks.training.console import command_parser
 from benchmarks.training.long_rows import CONSTANT_MOMENTUM
-from benchmarks.training.optimizers import Row, alone
-from benchmarks.training.results import FOLDER, Store
-from benchmarks.training.schedules import REGIMES, Regime
-from benchmarks.training.study import SEEDS, repeated
+from benchmarks.training.optimizers import ADAMW, INNA, INNAPROP, NADAM, SGD, Make, Row
+from benchmarks.training.results import Store, tuned_setting
+from benchmarks.training.schedules import COSINE
 from benchmarks.training.tasks import TASKS, Task
+from benchmarks.training.train import SEEDS, Run, train_all
 
 CHOOSING = SEEDS
 """The seeds on which a lead is chosen."""
@@ -34,67 +27,43 @@ CONFIRMING = (4, 5)
 """The seeds on which the choice is confirmed."""
 ALL_SEEDS = (*CHOOSING, *CONFIRMING)
 
-Drawn = Mapping[str, Any]
-"""A tuned setting, in the coordinates of the search."""
+Setting = Mapping[str, Any]
+"""A peer's tuned setting, in the coordinates of the search."""
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """An optimizer that takes a peer's tuned setting.
-
-    Attributes:
-        name: in the results.
-        title: in tables.
-        peer: whose setting it takes.
-        optimizer: makes it from parameters.
-        convert: the peer's setting, as drawn, to the optimizer's own arguments.
-    """
-
-    name: str
-    title: str
-    peer: str
-    optimizer: Callable[..., torch.optim.Optimizer]
-    convert: Callable[[Drawn], dict[str, Any]]
-
-    @property
-    def row(self) -> Row:
-        return Row(self.name, self.title, {}, dict, alone(self.optimizer))
+def sgd(setting: Setting) -> dict[str, Any]:
+    return {"lr": setting["gain"] * setting["forget"], "momentum": 1 - setting["forget"]}
 
 
-def sgd(drawn: Drawn) -> dict[str, Any]:
-    return {"lr": drawn["gain"] * drawn["forget"], "momentum": 1 - drawn["forget"]}
+def adamw(setting: Setting, lr_factor: float = 1.0) -> dict[str, Any]:
+    betas = (1 - setting["forget"], 1 - setting["forget_squares"])
+    return {"lr": lr_factor * setting["lr"], "betas": betas, "weight_decay": setting["weight_decay"]}
 
 
-def adamw(drawn: Drawn, lr_factor: float = 1.0) -> dict[str, Any]:
-    betas = (1 - drawn["forget"], 1 - drawn["forget_squares"])
-    return {"lr": lr_factor * drawn["lr"], "betas": betas, "weight_decay": drawn["weight_decay"]}
-
-
-def inna_of_sgd(drawn: Drawn, lead: float | None) -> dict[str, Any]:
+def inna_of_sgd(setting: Setting, lead: float | None) -> dict[str, Any]:
     """Return lr, momentum and lead (None: 1 + momentum) for SGD's setting."""
-    setting = sgd(drawn)
-    return {**setting, "lead": 1 + setting["momentum"] if lead is None else lead}
+    own = sgd(setting)
+    return {**own, "lead": 1 + own["momentum"] if lead is None else lead}
 
 
-def innaprop_of_adamw(drawn: Drawn, lead: float | None, lr_factor: float = 1.0) -> dict[str, Any]:
+def innaprop_of_adamw(setting: Setting, lead: float | None, lr_factor: float = 1.0) -> dict[str, Any]:
     """Return lr, momentum, lead (None: 1 + momentum), sigma and weight decay for AdamW's setting."""
-    setting = adamw(drawn, lr_factor)
-    m, sigma = setting["betas"]
-    kept = {name: setting[name] for name in ("lr", "weight_decay")}
-    return {**kept, "momentum": m, "lead": 1 + m if lead is None else lead, "sigma": sigma}
+    own = adamw(setting, lr_factor)
+    m, sigma = own.pop("betas")
+    return {**own, "momentum": m, "lead": 1 + m if lead is None else lead, "sigma": sigma}
 
 
-def alpha_beta(algorithm: Callable[..., Any], setting: Mapping[str, Any]) -> dict[str, Any]:
+def alpha_beta(algorithm: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dampings in place of momentum and lead, as they are at the peak of a schedule, and the decay for them.
 
     Args:
         algorithm: of inna_core.
-        setting: lr, momentum, lead and, as far as given, sigma and weight decay.
+        arguments: lr, momentum, lead and, as far as given, sigma and weight decay.
     """
-    at_peak = algorithm(momentum=setting["momentum"], lead=setting["lead"]).coefficients(setting["lr"])
-    own = {name: value for name, value in setting.items() if name not in ("lr", "momentum", "lead")}
+    at_peak = algorithm(momentum=arguments["momentum"], lead=arguments["lead"]).coefficients(arguments["lr"])
+    own = {name: value for name, value in arguments.items() if name not in ("lr", "momentum", "lead")}
     # a step takes lr * weight_decay, and lr is gamma now
-    own["weight_decay"] = own.get("weight_decay", 0.0) * setting["lr"] / at_peak.gamma
+    own["weight_decay"] = own.get("weight_decay", 0.0) * arguments["lr"] / at_peak.gamma
     return {"lr": at_peak.gamma, "alpha": at_peak.alpha, "beta": at_peak.beta, **own}
 
 
@@ -102,126 +71,75 @@ LEADS: tuple[float | None, ...] = (1.0, None, 3.0, 5.0)
 """None is 1 + momentum."""
 
 
-def lead_title(lead: float | None) -> str:
-    return "1 + m" if lead is None else f"{lead:g}"
-
-
 def lead_name(base: str, lead: float | None) -> str:
     return f"{base}-lead-{'m' if lead is None else f'{lead:g}'}"
 
 
-def with_leads(base: str, title: str, peer: str, optimizer: Any, convert: Callable[..., Any]) -> tuple[Transfer, ...]:
-    return tuple(
-        Transfer(
-            *(lead_name(base, lead), f"{title}, lead {lead_title(lead)}", peer, optimizer),
-            lambda drawn, lead=lead: convert(drawn, lead),
-        )
-        for lead in LEADS
-    )
+def with_leads(base: str, title: str, make: Make, convert: Callable[..., dict[str, Any]]) -> list[Row]:
+    def row(lead: float | None) -> Row:
+        shown = "1 + m" if lead is None else f"{lead:g}"
+        return Row(lead_name(base, lead), f"{title}, lead {shown}", make, lambda setting: convert(setting, lead))
+
+    return [row(lead) for lead in LEADS]
 
 
-TRANSFERS = (
-    Transfer("momentum", "SGD, Nesterov", "momentum", torch.optim.SGD, lambda drawn: {**sgd(drawn), "nesterov": True}),
-    Transfer("heavy-ball", "SGD, heavy ball", "momentum", torch.optim.SGD, sgd),
-    *with_leads("inna", "INNA", "momentum", inna_torch.INNA, inna_of_sgd),
-    Transfer(
-        *("inna", "INNA, α and β constant", "momentum", inna_torch.INNA),
-        lambda drawn: alpha_beta(inna_core.INNA, inna_of_sgd(drawn, None)),
+BY_PEER = {
+    "momentum": (
+        Row("momentum", "SGD, Nesterov", SGD, lambda setting: {**sgd(setting), "nesterov": True}),
+        Row("heavy-ball", "SGD, heavy ball", SGD, sgd),
+        *with_leads("inna", "INNA", INNA, inna_of_sgd),
+        Row(
+            *("inna", "INNA, α and β constant", INNA),
+            lambda setting: alpha_beta(inna_core.INNA, inna_of_sgd(setting, None)),
+        ),
     ),
-    Transfer("adamw", "AdamW", "adamw", torch.optim.AdamW, adamw),
-    Transfer("adamw-less", "AdamW, lr a third less", "adamw", torch.optim.AdamW, lambda drawn: adamw(drawn, 2 / 3)),
-    Transfer("adamw-more", "AdamW, lr a third more", "adamw", torch.optim.AdamW, lambda drawn: adamw(drawn, 4 / 3)),
-    Transfer(
-        *("nadam", "NAdam", "adamw", torch.optim.NAdam), lambda drawn: {**adamw(drawn), "decoupled_weight_decay": True}
+    "adamw": (
+        Row("adamw", "AdamW", ADAMW, adamw),
+        Row("adamw-less", "AdamW, lr a third less", ADAMW, lambda setting: adamw(setting, 2 / 3)),
+        Row("adamw-more", "AdamW, lr a third more", ADAMW, lambda setting: adamw(setting, 4 / 3)),
+        Row("nadam", "NAdam", NADAM, lambda setting: {**adamw(setting), "decoupled_weight_decay": True}),
+        Row(
+            "nadam-constant", "NAdam, constant momentum", NADAM, lambda setting: {**adamw(setting), **CONSTANT_MOMENTUM}
+        ),
+        *with_leads("innaprop", "INNAprop", INNAPROP, innaprop_of_adamw),
+        Row(
+            *("innaprop-lead-m-less", "INNAprop, lead 1 + m, lr a third less", INNAPROP),
+            lambda setting: innaprop_of_adamw(setting, None, 2 / 3),
+        ),
+        Row(
+            *("innaprop", "INNAprop, α and β constant", INNAPROP),
+            lambda setting: alpha_beta(inna_core.INNAprop, innaprop_of_adamw(setting, None)),
+        ),
     ),
-    Transfer(
-        *("nadam-constant", "NAdam, constant momentum", "adamw", torch.optim.NAdam),
-        lambda drawn: {**adamw(drawn), **CONSTANT_MOMENTUM},
-    ),
-    *with_leads("innaprop", "INNAprop", "adamw", inna_torch.INNAprop, innaprop_of_adamw),
-    Transfer(
-        *("innaprop-lead-m-less", "INNAprop, lead 1 + m, lr a third less", "adamw", inna_torch.INNAprop),
-        lambda drawn: innaprop_of_adamw(drawn, None, 2 / 3),
-    ),
-    Transfer(
-        *("innaprop", "INNAprop, α and β constant", "adamw", inna_torch.INNAprop),
-        lambda drawn: alpha_beta(inna_core.INNAprop, innaprop_of_adamw(drawn, None)),
-    ),
-)
+}
+"""The rows by the peer whose tuned setting they take."""
 
-BY_NAME = {transfer.name: transfer for transfer in TRANSFERS}
+PEER = {row.name: peer for peer, rows in BY_PEER.items() for row in rows}
+BY_NAME = {row.name: row for rows in BY_PEER.values() for row in rows}
 
 
-def names(task: str, regime: str, transfer: Transfer) -> tuple[str, ...]:
-    return "transfer", task, regime, transfer.name
+def names(task: str, row: str) -> tuple[str, ...]:
+    """Return where the results of a row on a task are stored."""
+    return "transfer", task, COSINE.name, row
 
 
-def tuned_setting(task: str, regime: str, peer: str, store: Store) -> dict[str, Any] | None:
-    """Return the setting that was chosen for a peer, as drawn, or None if it has not been tuned."""
-    stored = store.read(task, regime, peer)
-    if not stored or len(stored["final"]) < len(SEEDS):
-        return None
-    return stored["tuning"][stored["winner"]]["setting"]
+def run(task: Task, row: Row, setting: Setting) -> Run:
+    """Return a row on a task with its peer's tuned setting."""
+    record = {"set_as": PEER[row.name]}
+    return Run(names(task.name, row.name), task, COSINE, row, setting, ALL_SEEDS, record, derived=True)
 
 
-def complete(
-    task: Task,
-    regime: Regime,
-    transfer: Transfer,
-    store: Store,
-    device: torch.device,
-    advance: Callable[[int], None] = lambda steps: None,
-) -> Mapping[str, Any] | None:
-    """Run all seeds with the peer's setting, as far as they are missing.
-
-    Args:
-        task: to train.
-        regime: of step sizes.
-        transfer: what takes whose setting.
-        store: where the peer's results are, and where these go.
-        device: to train on.
-        advance: told the number of steps that have been made, or found done, since it was told before.
-
-    Returns:
-        The whole result, as it is stored, or None if the peer has not been tuned.
-    """
-    drawn = tuned_setting(task.name, regime.name, transfer.peer, store)
-    if drawn is None:
-        advance(task.steps * len(ALL_SEEDS))
-        return None
-    own = {**transfer.convert(drawn), **{name: drawn[name] for name in regime.space}}
-    where, record = names(task.name, regime.name, transfer), {"set_as": transfer.peer}
-    return repeated(task, regime, transfer.row, own, record, store, where, device, advance, seeds=ALL_SEEDS)
+def runs(task: Task, rows: Iterable[Row], store: Store) -> list[Run]:
+    """Return rows on a task with the tuned settings of their peers, those that have been tuned."""
+    settings = {peer: tuned_setting(store, task.name, COSINE.name, peer) for peer in BY_PEER}
+    return [run(task, row, setting) for row in rows if (setting := settings[PEER[row.name]]) is not None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Returns:
-        0; 1 if data are missing, which is said.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks training-transfer",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for option, known in (("--task", TASKS), ("--optimizer", BY_NAME)):
-        parser.add_argument(option, type=some_of(known), default=list(known), help=f"some of {','.join(known)} (all)")
-    parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda (%(default)s)")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (benchmarks/results/training)")
-    options = parser.parse_args(arguments)
+    """Run the command and return its exit status; see `console.run_jobs`."""
+    options = command_parser("training-transfer", __doc__, task=TASKS, optimizer=BY_NAME).parse_args(arguments)
     torch.set_num_threads(1)
     store = Store(options.out)
-    todo = [(TASKS[task], BY_NAME[name]) for task in options.task for name in options.optimizer]
-    with progress(Console()) as bars:
-        bar = bars.add_task("", total=sum(task.steps * len(ALL_SEEDS) for task, _ in todo))
-        for task, transfer in todo:
-            bars.update(bar, description=f"{task.name}, {transfer.name}")
-            try:
-                complete(
-                    task, REGIMES["cosine"], transfer, store, options.device, lambda steps: bars.advance(bar, steps)
-                )
-            except MissingDataError as error:
-                print(error, file=sys.stderr)
-                return 1
-    return 0
+    rows = [BY_NAME[name] for name in options.optimizer]
+    todo = [run for task in options.task for run in runs(TASKS[task], rows, store)]
+    return train_all(todo, options)

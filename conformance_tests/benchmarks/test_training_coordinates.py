@@ -19,7 +19,7 @@ import torch
 
 import inna_core
 import inna_torch
-from benchmarks.training import report_short, scores, starts
+from benchmarks.training import report_short, scores, starts, train
 from benchmarks.training import transfer as transfers
 from benchmarks.training.optimizers import (
     AGAINST_LR,
@@ -34,19 +34,19 @@ from benchmarks.training.optimizers import (
     inertial,
 )
 from benchmarks.training.results import Store
-from benchmarks.training.schedules import REGIMES, WarmupCosine
+from benchmarks.training.schedules import warmup_cosine
 from benchmarks.training.spaces import Log
-from benchmarks.training.study import SEEDS, complete
-from benchmarks.training.tasks import TASKS
-from benchmarks.training.trial import LOOKS, run
-from conformance_tests.benchmarks.training_line import CPU, line, study, timeless
+from benchmarks.training.study import complete
+from benchmarks.training.tasks import EVALUATIONS, TASKS
+from benchmarks.training.train import SEEDS
+from conformance_tests.benchmarks.training_line import CPU, Only, evaluations, line, study, trained
 
 STORE = Store()
-COMMITTED = scores.load(STORE)
+COMMITTED = scores.studies(STORE)
 
 
 def test_cosine_rises_and_falls() -> None:
-    schedule = WarmupCosine(100, 5)
+    schedule = warmup_cosine(100, 5)
     rise = [0.2, 0.4, 0.6, 0.8, 1.0]
     fall = [math.cos(math.pi * (k - 5) / 190) ** 2 for k in range(5, 100)]
     np.testing.assert_allclose([schedule(k) for k in range(100)], rise + fall, atol=1e-12)
@@ -55,31 +55,31 @@ def test_cosine_rises_and_falls() -> None:
 class Recorder(inna_torch.INNA):
     """INNA that remembers its hyperparameters."""
 
-    seen: list[dict[str, float]]
+    steps: list[dict[str, float]]
 
     def step(self, closure: Any = None) -> Any:
-        Recorder.seen.append({name: self.param_groups[0][name] for name in ("lr", "alpha", "beta")})
+        Recorder.steps.append({name: self.param_groups[0][name] for name in ("lr", "alpha", "beta")})
         return super().step(closure)
 
 
-COSINE = [WarmupCosine(LOOKS, 1)(k) for k in range(LOOKS)]
+COSINE = [warmup_cosine(EVALUATIONS, 1)(k) for k in range(EVALUATIONS)]
 
 
 @pytest.mark.parametrize(
     ("regime", "drawn", "factors"),
-    [("power", {"q": 0.25}, [(k + 1) ** -0.25 for k in range(LOOKS)]), ("cosine", {}, COSINE)],
+    [("power", {"q": 0.25}, [(k + 1) ** -0.25 for k in range(EVALUATIONS)]), ("cosine", {}, COSINE)],
 )
 @pytest.mark.parametrize("powers", [{"lr": 1.0}, WITH_LR, AGAINST_LR, SAME_MOMENTUM])
 def test_a_run_follows_its_schedule(
     regime: str, drawn: dict[str, float], factors: list[float], powers: dict[str, float]
 ) -> None:
-    Recorder.seen = []
+    Recorder.steps = []
     peak = {"lr": 0.1, "alpha": 0.4, "beta": 0.2}
-    row = Row("recorder", "recorder", {}, dict, alone(Recorder), powers=powers)
-    run(line(), line().fit(), row, REGIMES[regime], {**peak, **drawn}, 0, curve=False)
+    row = Row("recorder", "recorder", alone(Recorder), powers=powers)
+    trained(row, regime, {**peak, **drawn})
     for name, value in peak.items():
         expected = [value * factor ** powers.get(name, 0.0) for factor in factors]
-        np.testing.assert_allclose([seen[name] for seen in Recorder.seen], expected)
+        np.testing.assert_allclose([step[name] for step in Recorder.steps], expected)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_schedules_change_the_coordinates_as_said(powers: dict[str, float], scal
     assert found == pytest.approx(inertial(**{name: value * factor ** scaled[name] for name, value in at.items()}))
 
 
-def test_averaged_weights_are_looked_at_and_change_no_step() -> None:
-    drawn = {"gain": 0.5, "forget": 0.2, "nesterov": False}
+def test_averaged_weights_are_evaluated_and_change_no_step() -> None:
+    setting = {"gain": 0.5, "forget": 0.2, "nesterov": False}
     weights: list[torch.Tensor] = []
 
     class Kept(torch.optim.SGD):
@@ -109,20 +109,20 @@ def test_averaged_weights_are_looked_at_and_change_no_step() -> None:
             self.register_step_post_hook(lambda *_: weights.append(self.param_groups[0]["params"][0].detach().clone()))
 
     base = replace(OPTIMIZERS["momentum"], make=alone(Kept))
-    plain = run(line(), line().fit(), base, REGIMES["cosine"], drawn, 0, curve=False)
+    plain = trained(base, "cosine", setting)
     own = list(weights)
     weights.clear()
     row = replace(average("momentum"), make=averaged(base.make))
-    seen = run(line(), line().fit(), row, REGIMES["cosine"], {**drawn, "forget_weights": 0.1}, 0, curve=False)
-    assert [look.train for look in seen.looks] == [look.train for look in plain.looks]
+    averaging = trained(row, "cosine", {**setting, "forget_weights": 0.1})
+    assert [e.train for e in averaging.evaluations] == [e.train for e in plain.evaluations]
     assert all(torch.equal(a, b) for a, b in zip(own, weights, strict=True))
     mean = own[0]
     for weight in own[1:]:
         mean = 0.9 * mean + 0.1 * weight
-    torch.testing.assert_close(seen.model.get_parameter("module.weight").detach(), mean)
+    torch.testing.assert_close(averaging.model.get_parameter("module.weight").detach(), mean)
     x, y = line().fit()[1]
-    averages = torch.nn.functional.linear(x, mean, seen.model.get_parameter("module.bias"))
-    assert seen.validation == pytest.approx(float((averages[:, 0] - y).square().mean().detach()), rel=1e-5)
+    averages = torch.nn.functional.linear(x, mean, averaging.model.get_parameter("module.bias"))
+    assert averaging.validation == pytest.approx(float((averages[:, 0] - y).square().mean().detach()), rel=1e-5)
 
 
 def test_the_loss_on_other_samples_takes_nothing_from_the_batches() -> None:
@@ -133,20 +133,11 @@ def test_the_loss_on_other_samples_takes_nothing_from_the_batches() -> None:
         return torch.optim.SGD(model.parameters(), **arguments), model
 
     asking, plain = (
-        run(line(), line().fit(), Row("sgd", "SGD", {}, dict, m), REGIMES["cosine"], {"lr": 0.1}, 0, curve=False)
-        for m in (make, alone(torch.optim.SGD))
+        evaluations(trained(Row("sgd", "SGD", m), "cosine", {"lr": 0.1})) for m in (make, alone(torch.optim.SGD))
     )
-    assert timeless(asking.record()) == timeless(plain.record())
+    assert asking == plain
     assert all(loss.requires_grad for loss in asked)
     assert float(asked[0].detach()) != float(asked[1].detach())
-
-
-class Only(torch.nn.Module):
-    """A model that is one parameter."""
-
-    def __init__(self, parameter: torch.nn.Parameter) -> None:
-        super().__init__()
-        self.parameter = parameter
 
 
 @pytest.mark.parametrize(("gain", "forget", "lead"), [(0.5, 0.1, 1.0), (3.0, 0.4, 2.0), (0.01, 0.02, 5.0)])
@@ -176,18 +167,17 @@ def test_coordinates_mean_what_they_say(gain: float, forget: float, lead: float)
 
 
 def test_settings_transfer_and_begin_anew_with_another_winner(tmp_path: Path) -> None:
-    store, transfer = Store(tmp_path), transfers.BY_NAME["inna"]
-    regime = REGIMES["power"]
-    assert transfers.complete(line(), regime, transfer, store, CPU) is None
-    complete(study(2, row="momentum"), store, CPU)
-    one = transfers.complete(line(), regime, transfer, store, CPU)
-    assert one is not None
-    assert transfers.complete(line(), regime, transfer, store, CPU) == one
-    peer = store.read("line", "power", "momentum")
+    store, rows = Store(tmp_path), [transfers.BY_NAME["inna"]]
+    assert transfers.runs(line(), rows, store) == []
+    complete(study(2, row="momentum", regime="cosine"), store, CPU)
+    (run,) = transfers.runs(line(), rows, store)
+    one = train.complete(run, store, CPU)
+    assert train.complete(run, store, CPU) == one
+    peer = store.read("line", "cosine", "momentum")
     peer["winner"] = 1 - peer["winner"]
-    store.write(peer, "line", "power", "momentum")
-    two = transfers.complete(line(), regime, transfer, store, CPU)
-    assert two is not None
+    store.write(peer, "line", "cosine", "momentum")
+    (run,) = transfers.runs(line(), rows, store)
+    two = train.complete(run, store, CPU)
     assert two["protocol"]["setting"] != one["protocol"]["setting"]
     assert [final["seed"] for final in two["final"]] == list(transfers.ALL_SEEDS)
     assert len(one["final"]) == len(transfers.ALL_SEEDS)
@@ -198,19 +188,19 @@ def test_settings_transfer_and_begin_anew_with_another_winner(tmp_path: Path) ->
     [("inna-momentum", 0.1 / (1 - 0.9), 0.9), ("innaprop-adamw", 0.001, 0.9), ("innaprop-start", 0.003, 0.9)],
 )
 def test_starts_are_what_they_say(name: str, gain: float, momentum: float) -> None:
-    (start,) = [start for start in starts.STARTS if start.name == name]
+    (start,) = [start for start in starts.ROWS if start.name == name]
     expected = inertial(gain, 1 - momentum, 1 + momentum)
     if name.startswith("innaprop"):  # as strong as AdamW's default of 0.01, which takes gain * 0.01 in a step
         expected["weight_decay"] = 0.01 * gain / expected["lr"]
-    assert start.setting == pytest.approx(expected, rel=2e-3)
+    assert start.arguments({}) == pytest.approx(expected, rel=2e-3)
 
 
 def test_a_start_is_stored_and_shown(tmp_path: Path) -> None:
-    store, start = Store(tmp_path), starts.STARTS[0]
-    task = replace(TASKS["digits"], steps=LOOKS)
-    one = starts.complete(task, start, store, CPU)
+    store, start = Store(tmp_path), starts.ROWS[0]
+    task = replace(TASKS["digits"], steps=EVALUATIONS)
+    one = train.complete(starts.run(task, start), store, CPU)
     assert len(one["final"]) == len(SEEDS)
-    assert starts.complete(task, start, store, CPU) == one
+    assert train.complete(starts.run(task, start), store, CPU) == one
     (shown,) = [line for line in report_short.starts(store, COMMITTED).splitlines() if start.title in line]
     found = scores.score(one, 0.0).validation
     assert [cell.strip() for cell in shown.split("|")[2:-1]] == [report_short.ranged(found), *[""] * 5]

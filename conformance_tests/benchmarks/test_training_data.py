@@ -18,13 +18,12 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 import numpy as np
 import torch
 
-from benchmarks.training import command, data, tasks
-from benchmarks.training.tasks import TASKS
-from benchmarks.training.trial import LOOKS
+from benchmarks.training import data, study, tasks
+from benchmarks.training.tasks import EVALUATIONS, TASKS
 
 
 def numbered(count: int, start: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return images of which each is told from the others by its first three bytes."""
+    """Return images of which each is distinguished from the others by its first three bytes."""
     images = np.zeros((count, *shape), np.uint8)
     flat, index = images.reshape(count, -1), np.arange(start, start + count)
     flat[:, 0], flat[:, 1], flat[:, 2] = index // 65536, index // 256 % 256, index % 256
@@ -207,7 +206,7 @@ def test_downloads_are_asked_for_and_understood(
     assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
 
 
-def test_a_download_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> Any:
         raise OSError("no route to host")
 
@@ -222,9 +221,9 @@ def test_the_command_says_what_is_missing_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("INNA_DATA", str(tmp_path))
-    monkeypatch.setitem(command.TASKS, "shakespeare", replace(TASKS["shakespeare"], steps=LOOKS))
-    monkeypatch.setitem(command.TASKS, "digits", replace(TASKS["digits"], steps=LOOKS))
+    monkeypatch.setitem(study.TASKS, "shakespeare", replace(TASKS["shakespeare"], steps=EVALUATIONS))
+    monkeypatch.setitem(study.TASKS, "digits", replace(TASKS["digits"], steps=EVALUATIONS))
     arguments = ["--task", "shakespeare,digits", "--optimizer", "sgd", "--regime", "cosine", "--budget", "1", "--out"]
-    assert command.main([*arguments, str(tmp_path)]) == 1
+    assert study.main([*arguments, str(tmp_path)]) == 1
     assert "INNA_DATA" in capsys.readouterr().err
     assert [path.name for path in tmp_path.glob("*.json")] == ["digits_cosine_sgd.json"]

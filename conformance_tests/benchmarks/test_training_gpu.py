@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +19,14 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 import numpy as np
 import torch
 
-from benchmarks.training import cifar, data, gpu, long, models, report_carried, trial
+from benchmarks.training import cifar, data, gpu, long, models, report_carried
+from benchmarks.training import train as training
+from benchmarks.training.long import LONG, WIDE_NIN
 from benchmarks.training.long_rows import CIFAR
-from benchmarks.training.long_tasks import LONG, wide_nin
 from benchmarks.training.results import Store
+from benchmarks.training.schedules import COSINE_ONLY
+from conformance_tests.benchmarks.training_line import CPU, Only
 
-CPU = torch.device("cpu")
 STORE = Store()
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +36,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def random_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def random_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put random images in CIFAR-10's place, and networks that train in milliseconds."""
 
     def images(train: int, test: int) -> data.Images:
@@ -44,10 +46,13 @@ def random_images(monkeypatch: pytest.MonkeyPatch) -> None:
         return data.Images(x[:train], y[:train], x[train : train + 20], y[train : train + 20])
 
     monkeypatch.setattr(cifar.data, "cifar10", images)
+    cifar.fit.cache_clear()
     # narrower ResNets in channels_last crash torch 2.13's convolutions on a CPU
     makes = {"nin": lambda: models.network_in_network(8, dropout=0.5), "resnet18": lambda: models.resnet18(8)}
     for name, make in makes.items():
         monkeypatch.setitem(gpu.NETWORKS, name, replace(gpu.NETWORKS[name], make=make))
+    yield
+    cifar.fit.cache_clear()
 
 
 @pytest.mark.usefixtures("random_images")
@@ -81,21 +86,21 @@ def test_the_gpu_command_takes_a_number_of_epochs(tmp_path: Path, capsys: pytest
     assert gpu.main([*rows, "--device", "cpu", "--epochs", "3", "--samples", "256", "--out", str(tmp_path)]) == 0
     assert "s an epoch" not in capsys.readouterr().out
     stored = Store(tmp_path).read("long", "cifar10-nin-gpu", "adamw")
-    assert [len(run["looks"]) for run in stored["final"]] == [3, 3]
+    assert [len(run["evaluations"]) for run in stored["final"]] == [3, 3]
 
 
-@pytest.mark.parametrize("module", ["gpu", "long"])
-def test_runs_with_given_settings_need_no_optuna(module: str) -> None:
-    code = f"import sys; sys.modules['optuna'] = None; import benchmarks.training.{module}"
+def test_runs_with_given_settings_need_no_optuna() -> None:
+    modules = ", ".join(f"benchmarks.training.{name}" for name in ("gpu", "starts", "ablation", "free", "sweep"))
+    code = f"import sys; sys.modules['optuna'] = None; import {modules}"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
 
 
 def test_results_of_a_gpu_stand_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long, "described", lambda device: "a GPU")
+    monkeypatch.setattr(long, "device_name", lambda device: "a GPU")
     task = LONG["gpt-10000"]
     moved = long.on_device(task, torch.device("cuda"))
     assert moved.name == "gpt-10000-gpu"
-    assert moved.about["device"] == "a GPU"
+    assert moved.protocol["device"] == "a GPU"
     assert long.on_device(task, CPU) is task
 
 
@@ -159,7 +164,7 @@ def test_gpu_images_are_augmented_in_training_only() -> None:
     ("make", "parameters"),
     [
         # Lin et al.'s has 966,986; batch normalization has one more number than a bias for each of 1,408 channels
-        (wide_nin, 966_986 + 1_408),
+        (WIDE_NIN, 966_986 + 1_408),
         (models.resnet18, 11_173_962),
     ],
 )
@@ -174,7 +179,7 @@ def test_gpu_rows_of_inna_and_sgd_have_the_same_regularization() -> None:
     ends = []
     for name in ("momentum", "inna-1.9"):
         p = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
-        optimizer = CIFAR[name].optimizer([{"params": [p]}], **CIFAR[name].setting)
+        optimizer, _ = CIFAR[name].make(Only(p), None, **CIFAR[name].arguments({}))
         for _ in range(50):
             optimizer.zero_grad()
             p.cos().sum().backward()
@@ -193,13 +198,11 @@ def test_gpu_runs_keep_to_their_device(row: str, monkeypatch: pytest.MonkeyPatch
         read.append(tensor.device.type)
         return 1
 
-    for module, name in ((long, "float"), (trial, "float"), (cifar, "int")):
+    for module, name in ((training, "float"), (cifar, "int")):
         monkeypatch.setattr(module, name, number, raising=False)
-    train, validation = cifar.fit(256)
-    fit = trial.moved(train, meta), trial.moved(validation, meta)
-    task = gpu.long_task(gpu.NETWORKS["nin"], 2, 256, meta)
-    long.record(task, fit, CIFAR[row], 1, lambda steps: None)
-    assert len(read) >= 2 * task.looks + 4
+    task = gpu.task_of(gpu.NETWORKS["nin"], 2, 256, meta)
+    training.final_run(long.run(task, COSINE_ONLY, CIFAR[row]), training.load(task, meta), 1)
+    assert len(read) >= 2 * task.evaluations + 4
     assert set(read) == {"meta"}
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 
 
 import benchmarks.__main__ as entry
-from benchmarks.training import command, figures, repeat, report, report_short, report_sweeps, scores
+from benchmarks.training import figures, repeat, report, report_short, report_sweeps, scores, study
 from benchmarks.training.optimizers import (
     OPTIMIZERS,
     TUNED,
@@ -27,12 +27,14 @@ from conformance_tests.benchmarks.training_line import CPU
 from conformance_tests.tiers import nightly_but
 
 STORE = Store()
-COMMITTED = scores.load(STORE)
+COMMITTED = scores.studies(STORE)
 
 
 def final(*validation: float | None, test: float = 90.0) -> dict[str, Any]:
-    looks = [{"step": 100 * i, "seconds": 1.0 * i, "train": 0.5, "validation": v} for i, v in enumerate(validation, 1)]
-    return {"finished": validation[-1] is not None, "test": test, "looks": looks}
+    evaluations = [
+        {"step": 100 * i, "seconds": 1.0 * i, "train": 0.5, "validation": loss} for i, loss in enumerate(validation, 1)
+    ]
+    return {"finished": validation[-1] is not None, "test": test, "evaluations": evaluations}
 
 
 def test_steps_to_a_target_are_those_of_the_median_seed() -> None:
@@ -50,7 +52,7 @@ def test_the_target_is_the_better_peers_at_three_quarters() -> None:
         ("digits", "cosine", "momentum"): {"final": peer},
         ("digits", "cosine", "adamw"): {"final": other},
     }
-    assert scores.target(results, "digits", "cosine") == 0.5  # 400 steps: the looks at 100, 200 and 300 count
+    assert scores.target(results, "digits", "cosine") == 0.5  # 400 steps: the evaluations at 100, 200 and 300 count
 
 
 def test_committed_results_have_equal_budgets() -> None:
@@ -79,9 +81,9 @@ def test_committed_results_are_of_this_code() -> None:
 def test_digits_are_repeated_within_their_spread(row: str) -> None:
     """Processors round differently, so not bit for bit."""
     stored = COMMITTED["digits", "cosine", row]
-    losses = [final["looks"][-1]["validation"] for final in stored["final"]]
+    losses = [final["evaluations"][-1]["validation"] for final in stored["final"]]
     for final in repeat.again(stored, CPU):
-        assert 0.95 * min(losses) <= final["looks"][-1]["validation"] <= 1.05 * max(losses)
+        assert 0.95 * min(losses) <= final["evaluations"][-1]["validation"] <= 1.05 * max(losses)
 
 
 def test_the_repeat_tells_what_lies_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,14 +130,14 @@ def test_an_optimizer_may_be_absent_from_a_task() -> None:
 
 
 def test_the_command_runs_what_is_declared(capsys: pytest.CaptureFixture[str]) -> None:
-    planned = {study.names for study in command.parse([]).studies}
+    planned = {planned.names for planned in study.parse([]).studies}
     declared = {(task, regime, row.name) for row in TUNED.values() for task in row.tasks for regime in row.regimes}
     assert planned == declared
-    assert {study.names for study in command.parse(["--task", "cifar10", "--optimizer", "newton,sgd"]).studies} == {
+    assert {planned.names for planned in study.parse(["--task", "cifar10", "--optimizer", "newton,sgd"]).studies} == {
         ("cifar10", regime, "sgd") for regime in REGIMES
     }
     with pytest.raises(SystemExit):
-        command.parse(["--task", "cifar10", "--optimizer", "newton"])
+        study.parse(["--task", "cifar10", "--optimizer", "newton"])
     assert "newton (expected some that are run on the task cifar10" in capsys.readouterr().err
 
 

@@ -17,21 +17,18 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 
 import torch
 
-from benchmarks.training import command, repeat, scores, starts, sweep, tasks
+from benchmarks.training import repeat, scores, starts, sweep, tasks
+from benchmarks.training import study as studies
+from benchmarks.training import train as training
 from benchmarks.training import transfer as transfers
-from benchmarks.training import trial as trials
-from benchmarks.training.optimizers import (
-    OPTIMIZERS,
-    TUNED,
-    Row,
-)
+from benchmarks.training.optimizers import OPTIMIZERS, TUNED, Row
 from benchmarks.training.results import OtherProtocolError, Store
-from benchmarks.training.schedules import REGIMES
+from benchmarks.training.schedules import POWER, REGIMES
 from benchmarks.training.spaces import Log
-from benchmarks.training.study import SECOND_SEED, SEEDS, TUNING_SEED, complete, settings
-from benchmarks.training.tasks import TASKS, Task
-from benchmarks.training.trial import LOOKS, run
-from conformance_tests.benchmarks.training_line import CPU, line, study, timeless
+from benchmarks.training.study import SECOND_SEED, TUNING_SEED, complete, settings
+from benchmarks.training.tasks import EVALUATIONS, TASKS, Task
+from benchmarks.training.train import SEEDS, Run, train
+from conformance_tests.benchmarks.training_line import CPU, evaluations, line, study, timeless, trained
 from conformance_tests.tiers import nightly_but
 
 
@@ -48,17 +45,17 @@ def test_settings_lie_in_their_space_and_a_larger_budget_begins_alike() -> None:
                 assert set(values) == set(space.values)
 
 
-def test_the_test_split_is_looked_at_for_the_chosen_setting_only(tmp_path: Path) -> None:
-    store, seen = Store(tmp_path), []
+def test_the_test_split_is_used_for_the_chosen_setting_only(tmp_path: Path) -> None:
+    store, uses = Store(tmp_path), []
     plain = line()
 
     def test() -> tasks.Split:
         stored = store.read("line", "power", "inna")
-        seen.append((len(stored["tuning"]), len(stored["second"])))
+        uses.append((len(stored["tuning"]), len(stored["second"])))
         return plain.test()
 
     result = complete(study(5, replace(plain, test=test)), store, CPU)
-    assert seen == [(5, 3)] * 3
+    assert uses == [(5, 3)] * 3
     assert [final["seed"] for final in result["final"]] == list(SEEDS)
     assert {TUNING_SEED, SECOND_SEED}.isdisjoint(SEEDS)
     assert all("test" not in trial for trial in (*result["tuning"], *result["second"]))
@@ -76,18 +73,20 @@ def test_the_best_of_both_seeds_is_chosen(tmp_path: Path) -> None:
 
 
 def test_a_run_repeats_itself() -> None:
-    drawn = settings(study(1).space, 1)[0]
-    runs = [run(line(), line().fit(), OPTIMIZERS["inna"], REGIMES["power"], drawn, 3, curve=True) for _ in range(2)]
-    torch.rand(3)  # the global generator takes no part
-    assert timeless(runs[0].record()) == timeless(runs[1].record())
+    setting = settings(study(1).space, 1)[0]
+    runs = []
+    for _ in range(2):
+        runs.append(evaluations(trained(OPTIMIZERS["inna"], "power", setting, 3, curve=True)))
+        torch.rand(3)  # the global generator takes no part
+    assert runs[0] == runs[1]
 
 
 def test_a_run_that_diverges_ends_early_and_loses(tmp_path: Path) -> None:
-    told: list[int] = []
+    reported: list[int] = []
     row = replace(OPTIMIZERS["sgd"], space={"lr": Log(1e20, 1e21)})
     s = replace(study(2, regime="cosine"), row=row)
-    result = complete(s, Store(tmp_path), CPU, told.append)
-    assert sum(told) == s.steps
+    result = complete(s, Store(tmp_path), CPU, reported.append)
+    assert sum(reported) == s.steps
     assert [trial["validation"] for trial in result["tuning"]] == [None, None]
     assert all(not final["finished"] and final["test"] is None for final in result["final"])
     assert scores.score(result, 1.0).reached == 0
@@ -95,8 +94,8 @@ def test_a_run_that_diverges_ends_early_and_loses(tmp_path: Path) -> None:
 
 
 def small(name: str) -> Task:
-    """Return a task with a few samples of the right shape in place of its data, and one step to a look."""
-    task = replace(TASKS[name], steps=LOOKS, batch=4)
+    """Return a task with a few samples of the right shape in place of its data, and one step to an evaluation."""
+    task = replace(TASKS[name], steps=EVALUATIONS, batch=4)
     shapes: dict[str, tuple[int, ...]] = {"digits": (64,), "burgers": (2,), "cifar10": (3, 32, 32)}
 
     def split() -> tasks.Split:
@@ -134,22 +133,21 @@ def keeps_to_the_device(task: Task, row: Row, monkeypatch: pytest.MonkeyPatch) -
         read.append(tensor.device.type)
         return 1.0
 
-    for module in (trials, tasks):
+    for module in (training, tasks):
         monkeypatch.setattr(module, "float", number, raising=False)
     setting = settings(row.space, 1)[0]
-    train, validation = task.fit()
-    fit = trials.moved(train, meta), trials.moved(validation, meta)
-    outcome = run(task, fit, row, REGIMES["cosine"], setting, 0, curve=True)
-    trials.measure(task, outcome.model, trials.moved(task.test(), meta))
+    run = Run((task.name,), task, REGIMES["cosine"], row, setting)
+    outcome = train(run, training.load(task, meta), 0, curve=True)
+    training.metric(task, outcome.model, training.to_device(task.test(), meta))
     assert {p.device.type for p in outcome.model.parameters()} == {"meta"}
-    assert len(outcome.looks) == LOOKS
-    assert len(read) >= 2 * LOOKS + 1
+    assert len(outcome.evaluations) == EVALUATIONS
+    assert len(read) >= 2 * EVALUATIONS + 1
     assert set(read) == {"meta"}
 
 
 def test_an_absent_device_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for main in (command.main, sweep.main, transfers.main, starts.main, repeat.main):
+    for main in (studies.main, sweep.main, transfers.main, starts.main, repeat.main):
         with pytest.raises(SystemExit):
             main(["--device", "cuda"])
         assert "torch finds no such device here" in capsys.readouterr().err
@@ -159,7 +157,7 @@ def test_an_absent_device_is_refused(capsys: pytest.CaptureFixture[str], monkeyp
 def test_an_interrupted_study_ends_as_one_that_was_not(runs: int, tmp_path: Path) -> None:
     """Four trials, three of them again, three final runs: stop in each part."""
     whole = complete(study(4), Store(tmp_path / "whole"), CPU)
-    left = [LOOKS * runs + 3]
+    left = [EVALUATIONS * runs + 3]
 
     def interrupt(steps: int) -> None:
         left[0] -= steps
@@ -169,15 +167,15 @@ def test_an_interrupted_study_ends_as_one_that_was_not(runs: int, tmp_path: Path
     store = Store(tmp_path / "parts")
     with pytest.raises(KeyboardInterrupt):
         complete(study(4), store, CPU, interrupt)
-    told: list[int] = []
-    complete(study(4), store, CPU, told.append)
+    reported: list[int] = []
+    complete(study(4), store, CPU, reported.append)
     names = study(4).names
     assert timeless(store.read(*names)) == timeless(Store(tmp_path / "whole").read(*names))
     assert timeless(store.read(*names)["tuning"]) == timeless(json.loads(json.dumps(whole["tuning"])))
-    assert sum(told) == study(4).steps
+    assert sum(reported) == study(4).steps
 
 
-def test_a_larger_budget_goes_on_from_a_smaller(tmp_path: Path) -> None:
+def test_a_larger_budget_extends_a_smaller(tmp_path: Path) -> None:
     few, many = Store(tmp_path / "few"), Store(tmp_path / "many")
     complete(study(3), few, CPU)
     complete(study(7), few, CPU)
@@ -189,17 +187,17 @@ def test_a_larger_budget_goes_on_from_a_smaller(tmp_path: Path) -> None:
     assert timeless(json.loads(before)) == timeless(few.read(*names))
 
 
-def test_a_protocol_of_long_numbers_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_protocol_of_long_numbers_is_continued(tmp_path: Path) -> None:
     """Results are stored with five digits; a third is not among them."""
     store, protocol = Store(tmp_path), {"setting": {"lr": 1 / 3}}
     store.write({"protocol": protocol}, "task", "row")
     assert store.resume(protocol, "task", "row") == {"protocol": {"setting": {"lr": 0.33333}}}
 
 
-def test_results_of_another_protocol_are_not_gone_on_with(tmp_path: Path) -> None:
+def test_results_of_another_protocol_are_not_continued(tmp_path: Path) -> None:
     complete(study(1), Store(tmp_path), CPU)
     with pytest.raises(OtherProtocolError, match=r"different: steps.*Delete it"):
-        complete(study(1, replace(line(), steps=2 * LOOKS)), Store(tmp_path), CPU)
+        complete(study(1, replace(line(), steps=2 * EVALUATIONS)), Store(tmp_path), CPU)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,9 +213,9 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     assert store.read("file") == {"old": 1.0}
 
 
-def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
-    grid = sweep.Sweep("grid", "power", {"lr": (0.1, 1e30), "q": (0.0, 0.5)}, {"alpha": 0.5, "beta": 0.1})
-    left = [LOOKS + 3]
+def test_an_interrupted_sweep_resumes(tmp_path: Path) -> None:
+    grid = sweep.Sweep("grid", POWER, {"lr": (0.1, 1e30), "q": (0.0, 0.5)}, {"alpha": 0.5, "beta": 0.1})
+    left = [EVALUATIONS + 3]
 
     def interrupt(steps: int) -> None:
         left[0] -= steps

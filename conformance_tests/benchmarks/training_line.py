@@ -3,6 +3,7 @@
 # ruff: noqa: E402 (the imports follow the checks that they can succeed)
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,13 +15,11 @@ pytest.importorskip("benchmarks", reason="the benchmarks are part of the checkou
 import torch
 
 from benchmarks.training import tasks
-from benchmarks.training.optimizers import (
-    OPTIMIZERS,
-)
+from benchmarks.training.optimizers import OPTIMIZERS, Row
 from benchmarks.training.schedules import REGIMES
 from benchmarks.training.study import Study
-from benchmarks.training.tasks import Task
-from benchmarks.training.trial import LOOKS
+from benchmarks.training.tasks import EVALUATIONS, Task
+from benchmarks.training.train import Evaluation, Outcome, Run, train
 
 CPU = torch.device("cpu")
 
@@ -37,12 +36,30 @@ def line(test: Callable[[], tasks.Split] | None = None) -> Task:
         metric_name="largest error",
         higher_is_better=False,
         batch=4,
-        steps=LOOKS,
+        steps=EVALUATIONS,
     )
+
+
+class Only(torch.nn.Module):
+    """A model that is one parameter."""
+
+    def __init__(self, parameter: torch.nn.Parameter) -> None:
+        super().__init__()
+        self.parameter = parameter
 
 
 def study(trials: int, task: Task | None = None, row: str = "inna", regime: str = "power") -> Study:
     return Study(task or line(), OPTIMIZERS[row], REGIMES[regime], trials)
+
+
+def trained(row: Row, regime: str, setting: dict[str, Any], seed: int = 0, *, curve: bool = False) -> Outcome:
+    """Return how training a line goes."""
+    return train(Run(("line",), line(), REGIMES[regime], row, setting), line().fit(), seed, curve=curve)
+
+
+def evaluations(outcome: Outcome) -> list[Evaluation]:
+    """Return a run's evaluations without what a second run cannot repeat."""
+    return [replace(evaluation, seconds=0.0) for evaluation in outcome.evaluations]
 
 
 def timeless(value: Any) -> Any:
