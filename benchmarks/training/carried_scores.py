@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from benchmarks.training import gpu, long, transfer
 from benchmarks.training.long import LONG
 from benchmarks.training.results import Store, final_loss
-from benchmarks.training.scores import Finals, curve
+from benchmarks.training.scores import Curve, Finals, curve
 from benchmarks.training.tasks import TASKS
 
 GPT_TASK = "gpt-2000"
@@ -57,6 +57,7 @@ class Comparison:
         steps: to the peer's own final loss.
         sooner: the part of the peer's steps to that loss that is saved; minus infinity where it is not reached, NaN
             where the peer has diverged.
+        by_seed: the same of each seed.
         validation, test: at the end.
         peer: the peer's validation loss at the end.
     """
@@ -64,6 +65,7 @@ class Comparison:
     seeds: int
     steps: float
     sooner: float
+    by_seed: tuple[float, ...]
     validation: Ends
     test: Ends
     peer: Ends
@@ -78,14 +80,19 @@ class Comparison:
         return self.validation.mean > self.peer.mean + spread
 
 
+def sooner(own: Curve, peer: Curve) -> float:
+    """Return the part of the peer's steps to its own final loss that is saved; see `Comparison.sooner`."""
+    return 1 - own.steps_to(peer.last) / peer.steps_to(peer.last) if math.isfinite(peer.last) else math.nan
+
+
 def compare(finals: Finals, peers: Finals) -> Comparison:
     """Return how a row does against a peer; they must have the same seeds."""
-    peer, own = curve(peers), curve(finals)
-    steps = own.steps_to(peer.last)
+    own, peer = curve(finals), curve(peers)
     return Comparison(
         seeds=len(finals),
-        steps=steps,
-        sooner=1 - steps / peer.steps_to(peer.last) if math.isfinite(peer.last) else math.nan,
+        steps=own.steps_to(peer.last),
+        sooner=sooner(own, peer),
+        by_seed=tuple(sooner(curve([one]), curve([other])) for one, other in zip(finals, peers, strict=True)),
         validation=Ends.of([final_loss(final) for final in finals]),
         test=Ends.of([final["test"] for final in finals]),
         peer=Ends.of([final_loss(final) for final in peers]),

@@ -61,7 +61,7 @@ def curves(results: Results, regime: str) -> Any:
         for i, (name, row) in enumerate(OPTIMIZERS.items()):
             if (task, regime, name) not in results:
                 continue
-            medians = curve(results[task, regime, name]["final"], statistics.median, math.nan)
+            medians = curve(results[task, regime, name]["final"], statistics.median)
             style = {"linewidth": 2.2} if name in FAMILY else {"linewidth": 1.2, "linestyle": "--"}
             axis.plot(medians.steps, medians.losses, color=colours(i), label=row.title, **style)
         axis.axhline(target(results, task, regime), color="black", linewidth=0.8)
@@ -106,7 +106,7 @@ def heat_maps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
 
 STYLES = {
     "adamw": {"color": "black", "linestyle": "--"},
-    "nadam": {"color": "tab:green", "linestyle": ":"},
+    "nadam-constant": {"color": "tab:green", "linestyle": ":"},
     "innaprop-lead-1": {"color": "tab:gray"},
     "innaprop-lead-m": {"color": "tab:blue", "linewidth": 2},
     "innaprop-lead-3": {"color": "tab:red", "linewidth": 2},

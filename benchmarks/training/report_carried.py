@@ -41,6 +41,15 @@ def saved(comparison: Comparison | None) -> str:
     return "–" if math.isnan(comparison.sooner) else percent(comparison.sooner)
 
 
+def seeds_range(comparison: Comparison) -> str:
+    """Return, in parentheses, how much sooner the slowest and the fastest seed are; nothing for a single seed."""
+    known = sorted(part for part in comparison.by_seed if not math.isnan(part))
+    if len(known) < 2 or known[-1] == -math.inf:
+        return ""
+    low, high = percent(known[0]).removesuffix(" %"), percent(known[-1])
+    return f" ({low} … {high})"
+
+
 def ends(found: Ends, digits: Callable[[float], str] = number) -> str:
     if not math.isfinite(found.mean):
         return "diverged"
@@ -92,8 +101,10 @@ def carried_short(store: Store) -> str:
     for task, title in TITLES.items():
         found = compared(store, task, "innaprop-lead-m", "adamw")
         if found is not None and found.seeds > 1:
-            rows.append([title, str(found.seeds), ends(found.peer), ends(found.validation), saved(found)])
-    titles = ["seeds", "AdamW, final validation loss", "INNAprop, same setting", "reaches AdamW's final loss sooner by"]
+            rows.append(
+                [title, str(found.seeds), ends(found.peer), ends(found.validation), saved(found) + seeds_range(found)]
+            )
+    titles = ["seeds", "AdamW, final validation loss", "INNAprop, same setting", "sooner to AdamW's final loss (seeds)"]
     return table(["task", *titles], rows)
 
 
@@ -147,7 +158,7 @@ def long_runs(store: Store, name: str, like: str, title: str, peers: Mapping[str
             stored = store.read(*long.names(name, row.name))
             finals, on_cpu = stored["final"], "device" not in stored["protocol"]
             seconds = statistics.mean(final["evaluations"][-1]["seconds"] for final in finals)
-            beside = [saved(own), ends(difference(finals, finals_of(store, name, peer)), signed)]
+            beside = [saved(own) + seeds_range(own), ends(difference(finals, finals_of(store, name, peer)), signed)]
             cells = [
                 str(len(finals)),
                 f"{own.steps:.0f}" if math.isfinite(own.steps) else "–",
@@ -158,7 +169,7 @@ def long_runs(store: Store, name: str, like: str, title: str, peers: Mapping[str
             ]
             lines.append([row.title, *cells])
     whose = "AdamW" if peers is None else "the peer"
-    titles = ["seeds", f"steps to {whose}'s final loss", "sooner", f"loss less {whose}'s, same seeds"]
+    titles = ["seeds", f"steps to {whose}'s final loss", "sooner (seeds)", f"loss less {whose}'s, same seeds"]
     titles += ["final validation loss", task.metric_name, *(["CPU seconds"] if on_cpu else [])]
     return table([f"**{title}**", *titles], lines) if lines else "No results are stored.\n"
 

@@ -100,16 +100,6 @@ def pairs(results: Results, regime: str) -> str:
     return table(["", "against", "steps to its loss at 3/4", "final training loss", "test"], rows)
 
 
-def short(results: Results, regime: str) -> str:
-    """Return the test metrics of four optimizers."""
-    rows = []
-    for task in tasks_of(results, regime):
-        found, row = scores(results, task, regime), TASKS[task]
-        cells = [ranged(found[name].test, digits_of(row)) if name in found else "" for name in MAIN]
-        rows.append([row.title, row.metric_name, *cells])
-    return table(["task", "", *(OPTIMIZERS[name].title for name in MAIN)], rows)
-
-
 def digits_of(task: Task) -> Callable[[float], str]:
     """Return how a task's metric is written."""
     return (lambda value: f"{value:.2f}" if math.isfinite(value) else "diverged") if task.higher_is_better else number
@@ -249,7 +239,6 @@ def blocks(store: Store) -> dict[str, str]:
         parts |= {
             f"sensitivity-{regime}": sensitivity(results, regime),
             f"overview-{regime}": overview(results, regime) + "\n" + verdict(results, regime, family(results, regime)),
-            f"short-{regime}": short(results, regime),
             f"pairs-{regime}": pairs(results, regime),
             f"variants-{regime}": variants(results, regime) + "\n" + verdict(results, regime, by_title),
             f"details-{regime}": details(results, regime),

@@ -74,15 +74,13 @@ class Curve:
         return math.inf
 
 
-def curve(
-    finals: Finals, average: Callable[[list[float]], float] = statistics.mean, diverged: float = math.inf
-) -> Curve:
-    """Return the average of the seeds at each evaluation; a run that has diverged counts as `diverged`."""
+def curve(finals: Finals, average: Callable[[list[float]], float] = statistics.mean) -> Curve:
+    """Return the average of the seeds at each evaluation; the loss of a run that has diverged is infinite."""
     longest = max((final["evaluations"] for final in finals), key=len)
     losses = []
     for i in range(len(longest)):
         found = [final["evaluations"][i]["validation"] if i < len(final["evaluations"]) else None for final in finals]
-        losses.append(average([diverged if loss is None else loss for loss in found]))
+        losses.append(average([math.inf if loss is None else loss for loss in found]))
     return Curve(tuple(evaluation["step"] for evaluation in longest), tuple(losses))
 
 

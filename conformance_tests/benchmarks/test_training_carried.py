@@ -122,6 +122,14 @@ def test_a_diverged_seed_reaches_nothing_and_is_behind() -> None:
     assert report_carried.ends(own.validation) == "diverged"
 
 
+def test_the_range_of_seeds_stands_beside_the_mean() -> None:
+    peers = [final(1, 0.8, 0.4, 0.2), final(2, 0.8, 0.4, 0.2)]
+    own = carried_scores.compare([final(1, 0.8, 0.2, 0.1), final(2, 0.8, 0.4, 0.3)], peers)
+    assert own.by_seed == (pytest.approx(1 / 3), -math.inf)
+    assert report_carried.seeds_range(own) == " (not reached … +33 %)"
+    assert report_carried.seeds_range(carried_scores.compare(peers[:1], peers[:1])) == ""
+
+
 def test_behind_is_measured_by_the_spread_of_seeds() -> None:
     peers = [final(1, 0.8, 0.19), final(2, 0.8, 0.21)]
     near, far = ([final(1, 0.8, x), final(2, 0.8, x)] for x in (0.21, 0.22))

@@ -116,7 +116,6 @@ def test_an_optimizer_may_be_absent_from_a_task() -> None:
         place = 3 + list(OPTIMIZERS).index("inna")
         for table in (
             report_short.overview,
-            report_short.short,
             report_short.chosen_settings,
             report_short.robustness,
             report_short.pairs,
