@@ -144,7 +144,7 @@ def test_steps_beyond_what_a_counter_can_count_follow_the_equations(dtype: str, 
         want, v, s = reference_step("INNAprop", theta.astype(float), want, v, s, k, 0.1, 0.0)
         theta = theta + delta
     assert float(state.step) == counted
-    np.testing.assert_allclose(theta, want, rtol=8 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(theta, want, rtol=8 * float(np.finfo(dtype).eps))
 
 
 def test_dampings_may_change_in_the_middle_of_a_run() -> None:
