@@ -22,7 +22,7 @@ from benchmarks.training.carried_scores import (
 from benchmarks.training.long import LONG
 from benchmarks.training.long_rows import DECAYED, DECAYS, GPT_DECAY
 from benchmarks.training.long_rows import ROWS as LONG_ROWS
-from benchmarks.training.results import Store
+from benchmarks.training.results import Store, final_loss
 from benchmarks.training.scores import Finals
 from benchmarks.training.tables import number, percent, table
 from benchmarks.training.tasks import TASKS
@@ -32,6 +32,20 @@ ADAMW_ROWS = ("adamw-less", "adamw-more", "nadam", "nadam-constant", *LEADS, "in
 SGD_ROWS = ("heavy-ball", *(transfer.lead_name("inna", lead) for lead in transfer.LEADS), "inna")
 CIFAR_PEERS = {"momentum": "momentum", "inna-1.9": "momentum"}
 """The rows on CIFAR-10 that have SGD's setting, not AdamW's."""
+
+SAME_TASK = (
+    *((task, "innaprop-lead-m", "nadam-constant") for task in (*TASKS, GPT_TASK)),
+    *(("gpt-10000", f"innaprop-1.9-{lr}", f"adamw-{lr}") for lr in ("less", "least")),
+    *(("mnist-20", f"innaprop-1.9-{lr}", f"adamw-{lr}") for lr in ("less", "more")),
+    ("gpt-10000", "innaprop-published", "adamw-less"),
+    ("gpt-10000", "innaprop-published", "innaprop-true"),
+    *((GPT_TASK, f"innaprop-published{d}", f"innaprop-true{d}") for d in ("", "-decay-0.3", "-decay-1")),
+)
+PAIRS = (
+    *((task, name, task, peer) for task, name, peer in SAME_TASK),
+    *(("gpt-10000-gpu", name, "gpt-10000", name) for name in ("adamw", "innaprop-3")),
+)
+"""Rows whose final losses are compared: the task and name of one, and of the other."""
 
 
 def saved(comparison: Comparison | None) -> str:
@@ -132,11 +146,23 @@ def beside_sgd(store: Store) -> str:
     return table(heading(("momentum", *SGD_ROWS), ["task"]), rows)
 
 
-def difference(finals: Finals, peers: Finals) -> Ends:
-    """Return how much higher the final validation losses are than a peer's with the same seeds."""
-    peer = {final["seed"]: final["validation"] for final in peers if final["finished"]}
-    common = [final for final in finals if final["seed"] in peer]
-    return Ends.of([final["validation"] - peer[final["seed"]] if final["finished"] else None for final in common])
+def differences(finals: Finals, peers: Finals) -> list[float | None]:
+    """Return how much higher the final validation losses are than a peer's with the same seeds; None if diverged."""
+    losses, others = ({final["seed"]: final_loss(final) for final in part} for part in (finals, peers))
+    known = {seed: other for seed, other in others.items() if other is not None and seed in losses}
+    return [None if (loss := losses[seed]) is None else loss - other for seed, other in known.items()]
+
+
+def pairs(store: Store) -> str:
+    """Return the differences of final losses that the text speaks of, and that no other table has."""
+    rows = []
+    for task, name, peer_task, peer in PAIRS:
+        found = differences(finals_of(store, task, name), finals_of(store, peer_task, peer))
+        if found:
+            each = ", ".join("diverged" if d is None else signed(d) for d in found)
+            other = peer if peer_task == task else f"{peer} on a CPU"
+            rows.append([TITLES[task.removesuffix("-gpu")], name, other, ends(Ends.of(found), signed), each])
+    return table(["task", "row", "less", "mean", "each seed"], rows)
 
 
 def long_runs(store: Store, name: str, like: str, title: str, peers: Mapping[str, str] | None = None) -> str:
@@ -158,7 +184,10 @@ def long_runs(store: Store, name: str, like: str, title: str, peers: Mapping[str
             stored = store.read(*long.names(name, row.name))
             finals, on_cpu = stored["final"], "device" not in stored["protocol"]
             seconds = statistics.mean(final["evaluations"][-1]["seconds"] for final in finals)
-            beside = [saved(own) + seeds_range(own), ends(difference(finals, finals_of(store, name, peer)), signed)]
+            beside = [
+                saved(own) + seeds_range(own),
+                ends(Ends.of(differences(finals, finals_of(store, name, peer))), signed),
+            ]
             cells = [
                 str(len(finals)),
                 f"{own.steps:.0f}" if math.isfinite(own.steps) else "–",
@@ -216,6 +245,7 @@ def long_tables(store: Store) -> dict[str, str]:
     return {
         **{f"long-{name}": long_runs(store, name, name, TITLES[name]) for name in (GPT_TASK, "gpt-10000", "mnist-20")},
         "long-decays": decays(store),
+        "pairs": pairs(store),
         "long-gpt-10000-gpu": long_runs(store, "gpt-10000-gpu", "gpt-10000", TITLES["gpt-10000"]),
         **{f"long-{n.task}": long_runs(store, n.task, "cifar10-nin-5", n.title, CIFAR_PEERS) for n in networks},
     }
